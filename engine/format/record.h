@@ -1,0 +1,40 @@
+// The envelope of every small object and trailer: magic, version, feature bits, length, salted
+// checksums. docs/format.md, "Envelope". Pure; decoders treat bytes as hostile.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "caisson/result.h"
+#include "io/base/bytes.h"
+#include "io/base/hash.h"
+
+namespace caisson::format {
+
+inline constexpr uint16_t kFormatVersion = 1;
+
+// Three kinds of feature bits, as in ext4: an unknown bit of `compatible` is ignored, of
+// `read_only_compatible` forbids writing to the store, of `incompatible` forbids reading.
+struct Features {
+  uint32_t compatible = 0;
+  uint32_t read_only_compatible = 0;
+  uint32_t incompatible = 0;
+};
+inline constexpr Features kKnownFeatures{};
+
+inline constexpr size_t kEnvelopeBytes = 64;
+
+struct Envelope {
+  uint16_t version = kFormatVersion;
+  Features features;
+  Uuid salt;      // the object's own uuid; salts both checksums
+  Bytes payload;  // points into the decoded bytes
+};
+
+// The 64-byte header followed by the payload. `magic` has eight characters.
+ByteVector encode_envelope(std::string_view magic, const Uuid& salt, Bytes payload);
+// `what` names the object in messages ("log/000..12"). kCorruption for a wrong magic, length or
+// checksum; kUnsupported for a newer version or an unknown incompatible feature.
+Result<Envelope> decode_envelope(std::string_view magic, Bytes bytes, std::string_view what);
+
+}  // namespace caisson::format

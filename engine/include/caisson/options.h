@@ -1,0 +1,55 @@
+// Options of a store and of single saves and restores. Plain values with defaults that are right
+// for a training job.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <stop_token>
+#include <string>
+
+namespace caisson {
+
+struct StoreOptions {
+  // Create the store when the directory is absent or empty. A directory that holds anything else
+  // is refused, so that a mistyped path never becomes a store.
+  bool create = true;
+  // Bytes of staging memory that all saves and restores of this Store hold at most.
+  uint64_t memory_bytes_max = 192ull << 20;
+  // "auto" (io_uring where it works), "io_uring", "threads", "buffered".
+  std::string io_engine = "auto";
+};
+
+struct Progress {
+  uint64_t bytes_done = 0;   // raw bytes through the last stage
+  uint64_t bytes_total = 0;
+};
+// Called from a pipeline's thread, at most about ten times a second; must not block.
+using ProgressFn = std::function<void(const Progress&)>;
+
+struct SaveOptions {
+  // "raw", "zstd" or "auto": auto stores blobs and integer tensors with zstd where a sample says
+  // that it gains, floats raw.
+  std::string codec = "auto";
+  // Compare with the run's latest checkpoint, tile by tile, and store only what changed.
+  bool dedup = true;
+  // Another checkpoint to compare with, "run/step": for a fork. Empty: the run's latest.
+  std::string base;
+  // Copy every tensor before save() returns, so that the caller may change them at once. Otherwise
+  // the memory is lent until the save has finished, and a change while it is written fails the save.
+  bool stage = false;
+  // Replace a live checkpoint of the same name instead of refusing.
+  bool overwrite = false;
+  // JSON object kept with the checkpoint.
+  std::string metadata_json = "{}";
+  uint32_t workers = 1;
+  ProgressFn progress;
+  std::stop_token stop;
+};
+
+struct RestoreOptions {
+  uint32_t workers = 1;
+  ProgressFn progress;
+  std::stop_token stop;
+};
+
+}  // namespace caisson

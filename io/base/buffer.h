@@ -1,0 +1,84 @@
+// Aligned memory for I/O, and the one budget that counts all of it in bytes. A save or restore
+// that does not fit its budget waits for its own buffers to come back: it slows, it never kills the
+// host. MemoryBudget is thread-safe; AlignedBuffer and BufferPool are thread-compatible and stay
+// with one pipeline.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "caisson/result.h"
+#include "io/base/bytes.h"
+#include "io/base/sync.h"
+
+namespace caisson {
+
+// Anonymous memory aligned to 4 KiB (2 MiB and advised as hugepages from 2 MiB on), zero-filled,
+// unmapped on destruction, not inherited over fork.
+class AlignedBuffer {
+ public:
+  AlignedBuffer() = default;
+  // kOutOfMemory when the host refuses. `prefault` touches every page now rather than under load.
+  static Result<AlignedBuffer> allocate(uint64_t bytes, bool prefault = false);
+  ~AlignedBuffer();
+  AlignedBuffer(AlignedBuffer&& other) noexcept;
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
+
+  MutableBytes bytes() { return {data_, size_}; }
+  Bytes bytes() const { return {data_, size_}; }
+  std::byte* data() { return data_; }
+  uint64_t size() const { return size_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  uint64_t size_ = 0;
+};
+
+// A counter of bytes with an upper bound, shared by every pipeline of a Store.
+class MemoryBudget {
+ public:
+  explicit MemoryBudget(uint64_t bytes_max) : bytes_max_(bytes_max) {}
+  // Blocks until `bytes` fit. Takes at once when nothing is held, so a single request above the
+  // bound proceeds alone instead of never. FIFO is not promised.
+  void acquire(uint64_t bytes) CAISSON_EXCLUDES(mutex_);
+  bool try_acquire(uint64_t bytes) CAISSON_EXCLUDES(mutex_);
+  void release(uint64_t bytes) CAISSON_EXCLUDES(mutex_);
+  uint64_t bytes_max() const { return bytes_max_; }
+  uint64_t bytes_held() const CAISSON_EXCLUDES(mutex_);
+  uint64_t bytes_peak() const CAISSON_EXCLUDES(mutex_);
+
+ private:
+  const uint64_t bytes_max_;
+  mutable Mutex mutex_;
+  CondVar freed_;
+  uint64_t held_ CAISSON_GUARDED_BY(mutex_) = 0;
+  uint64_t peak_ CAISSON_GUARDED_BY(mutex_) = 0;
+};
+
+// `count` equal buffers cut from one arena that is charged to a budget for the pool's life.
+class BufferPool {
+ public:
+  BufferPool() = default;
+  // buffer_bytes is rounded up to 4 KiB. Waits for the budget.
+  static Result<BufferPool> create(MemoryBudget& budget, uint64_t buffer_bytes, uint32_t count);
+  ~BufferPool();
+  BufferPool(BufferPool&& other) noexcept;
+  BufferPool& operator=(BufferPool&& other) noexcept;
+
+  // A free buffer, or an empty span when all are out.
+  MutableBytes take();
+  // REQUIRES: `buffer` came from take() of this pool and is not in it.
+  void give(MutableBytes buffer);
+  uint32_t free_count() const { return static_cast<uint32_t>(free_.size()); }
+  uint64_t buffer_bytes() const { return buffer_bytes_; }
+  // The whole arena: what a queue registers with the kernel.
+  MutableBytes arena() { return arena_.bytes(); }
+
+ private:
+  MemoryBudget* budget_ = nullptr;
+  AlignedBuffer arena_;
+  uint64_t buffer_bytes_ = 0;
+  std::vector<std::byte*> free_;
+};
+
+}  // namespace caisson

@@ -1,0 +1,80 @@
+// Content ids and checksums, both XXH3. Pure; the only user of xxHash is hash.cc.
+//
+// XXH3 finds accidents, not adversaries: within one trust domain 10^10 chunks collide with
+// probability 1.5e-19, but whoever may choose the bytes can make two chunks collide.
+#pragma once
+
+#include <array>
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "caisson/result.h"
+#include "io/base/bytes.h"
+
+namespace caisson {
+
+// 128 bits in xxHash's canonical (big-endian) order: a content id or an object digest.
+struct Digest {
+  std::array<std::byte, 16> bytes{};
+  auto operator<=>(const Digest&) const = default;
+};
+
+// 16 random bytes that name a store, a save, a part or a log record's writer.
+struct Uuid {
+  std::array<std::byte, 16> bytes{};
+  auto operator<=>(const Uuid&) const = default;
+  bool is_zero() const { return *this == Uuid{}; }
+};
+
+// XXH3-128 of a chunk's raw bytes, seeded with the element's width in bits (docs/format.md,
+// "Content id").
+Digest content_id(Bytes raw, uint32_t element_bits);
+// XXH3-128, seed 0: digests of whole objects.
+Digest digest_of(Bytes bytes);
+// XXH3-64 seeded with `salt`: checksums of blocks and frames. Salts come from salt_of, so that a
+// stale sector of another object or another place never passes.
+uint64_t checksum64(Bytes bytes, uint64_t salt);
+// The salt for bytes that stand at `offset` of the object named `uuid`.
+uint64_t salt_of(const Uuid& uuid, uint64_t offset);
+
+// Streams of bytes too large to hold: digest_of over the concatenation of what was added.
+class DigestStream {
+ public:
+  DigestStream();
+  ~DigestStream();
+  DigestStream(DigestStream&& other) noexcept;
+  DigestStream& operator=(DigestStream&& other) noexcept;
+  void add(Bytes bytes);
+  Digest finish() const;
+
+ private:
+  void* state_;
+};
+
+std::string to_hex(Bytes bytes);
+inline std::string to_hex(const Digest& digest) { return to_hex(Bytes(digest.bytes)); }
+inline std::string to_hex(const Uuid& uuid) { return to_hex(Bytes(uuid.bytes)); }
+// 32 lower-case hex digits; anything else is invalid_argument.
+Result<Uuid> uuid_from_hex(std::string_view text);
+
+// Where fresh uuids come from; injected so that tests and golden files are deterministic.
+// Thread-safe implementations only.
+class UuidSource {
+ public:
+  virtual ~UuidSource() = default;
+  virtual Uuid next() = 0;
+};
+// getrandom(2).
+UuidSource& system_uuids();
+
+// For unordered containers: the first eight bytes, already uniform. Never stored.
+struct DigestHash {
+  size_t operator()(const Digest& digest) const { return load_le<uint64_t>(digest.bytes.data()); }
+};
+struct UuidHash {
+  size_t operator()(const Uuid& uuid) const { return load_le<uint64_t>(uuid.bytes.data()); }
+};
+
+}  // namespace caisson
