@@ -49,8 +49,8 @@ struct IoCompletion {
 };
 
 struct IoQueueOptions {
-  uint32_t depth = 64;                // requests in flight at most
-  MutableBytes registered_memory{};   // registered with the kernel where that is possible
+  uint32_t depth = 64;               // requests in flight at most
+  MutableBytes registered_memory{};  // registered with the kernel where that is possible
 };
 
 // Asynchronous reads and writes. One completion handler finishes short transfers, so a completion
@@ -70,8 +70,8 @@ class IoQueue {
 };
 
 enum class OpenMode : uint8_t {
-  kRead,        // must exist
-  kCreateNew,   // must not exist (O_EXCL), read and write
+  kRead,       // must exist
+  kCreateNew,  // must not exist (O_EXCL), read and write
 };
 
 enum class Access : uint8_t {

@@ -16,8 +16,8 @@
 
 namespace caisson {
 
-// `root` is absolute and need not exist; its parent must once something is created. Nothing is
-// touched before the first call. `uuids` names temporary files and outlives the store.
+// REQUIRES: `root` is absolute. It need not exist; its parent must once something is created.
+// Nothing is touched before the first call. `uuids` names temporary files and outlives the store.
 std::unique_ptr<ObjectStore> make_object_dir(std::shared_ptr<FileSystem> files, std::string root,
                                              UuidSource& uuids);
 
