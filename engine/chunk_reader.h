@@ -1,0 +1,44 @@
+// Stages 4 and 5 of restore for one chunk: stored bytes to raw bytes, and the proof that those have
+// the content of their id. Used by restore_pipeline.cc and scrub.cc. Thread-compatible: one
+// ChunkReader a thread.
+#pragma once
+
+#include "compression/codec.h"
+#include "engine/format/root.h"
+#include "engine/object_reads.h"
+
+namespace caisson {
+
+// What a stored chunk says of itself.
+struct StoredChunk {
+  Digest id;
+  uint32_t raw_bytes = 0;
+  uint8_t codec = 0;
+  uint8_t flags = 0;
+  ElementFormat element;
+};
+
+// ok when `raw` has the content of `id`; kCorruption says what it has instead.
+Status verify_content(Bytes raw, const Digest& id, uint32_t element_bits);
+
+class ChunkReader {
+ public:
+  // `reads` and `root` (whose packs hold the bases of twins and deltas) outlive the reader.
+  ChunkReader(ObjectReads& reads, const format::Root& root) : reads_(reads), root_(root) {}
+
+  // The raw bytes: `stored` itself where it is raw, else decoded to the front of `scratch`, which
+  // then must hold chunk.raw_bytes. Not verified: the caller calls verify_content.
+  Result<Bytes> decode(const StoredChunk& chunk, Bytes stored, MutableBytes scratch);
+
+ private:
+  // Reads, decodes and verifies the chunk that `stored` begins by referring to.
+  Result<Bytes> read_base(const StoredChunk& chunk, Bytes stored);
+
+  ObjectReads& reads_;
+  const format::Root& root_;
+  CodecContext context_;
+  // Outside the memory budget: at most two chunks, and only where a chunk has a base.
+  ByteVector base_stored_, base_raw_;
+};
+
+}  // namespace caisson

@@ -1,0 +1,140 @@
+// Stage 2 of restore: from wanted boxes to few large reads. First which pieces hold a box
+// (ShardIndex), then, once their entries are known, which chunks to read from where, in the order
+// of the device, each once (PlanBuilder). Used by restore_request.cc and restore_pipeline.cc. Pure;
+// thread-compatible.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "compression/codec.h"
+#include "engine/format/directory.h"
+#include "engine/format/root.h"
+
+namespace caisson {
+
+// Finds the shards that meet a box without looking at all of them: a reshard to as many boxes as
+// there are shards must not be quadratic. Keeps a reference to `shards`.
+class ShardIndex {
+ public:
+  explicit ShardIndex(std::span<const ShardRecord> shards);
+
+  struct PieceRef {
+    uint32_t shard = 0;  // index into the shards
+    uint64_t piece = 0;  // of that shard's box and grid
+    bool operator==(const PieceRef&) const = default;
+  };
+  // The pieces that together hold every element of `wanted` once. kCorruption naming the box when
+  // they do not: no committed checkpoint has holes or overlaps.
+  Result<std::vector<PieceRef>> pieces_of(const Box& wanted) const;
+
+ private:
+  // Pieces [first, end) of a group are stored by `shard`. Disjoint and ascending: of two shards
+  // that both store a piece one is taken.
+  struct Holder {
+    uint64_t first = 0, end = 0;
+    uint32_t shard = 0;
+  };
+  // Shards of the same box and grid: replicas, which divide the pieces among them.
+  struct Group {
+    uint32_t shard = 0;  // any of them, for box and grid
+    size_t first_holder = 0, end_holder = 0;
+    uint64_t reach = 0;  // the largest end along axis_ of this group and all before it
+  };
+  void build_groups();
+
+  std::span<const ShardRecord> shards_;
+  int axis_ = 0;               // the dimension along which the shards differ most
+  std::vector<Group> groups_;  // by offset along axis_
+  std::vector<Holder> holders_;
+};
+
+// One piece of one target: which entry describes it, and which box it is.
+struct PieceUse {
+  uint32_t part = 0;
+  uint32_t target = 0;
+  uint64_t entry = 0;
+  uint32_t shard = 0;  // index into the wanted tensor's shards
+  uint64_t piece = 0;
+};
+
+// Entries [first, first + count) of a part serve uses [first_use, end_use).
+struct EntryRange {
+  uint32_t part = 0;
+  uint64_t first = 0, count = 0;
+  size_t first_use = 0, end_use = 0;
+};
+// Few large ranges. REQUIRES: `uses` sorted by part, then entry.
+std::vector<EntryRange> entry_ranges(std::span<const PieceUse> uses);
+
+// What a restore needs of one tensor: of its shards only those that are read, since a rank of a
+// thousand must not hold the shards of all others.
+struct WantedTensor {
+  TensorSpec spec;
+  std::vector<ShardRecord> shards;
+};
+
+struct Placement {
+  uint32_t target = 0;
+  uint32_t shard = 0;  // of the target's tensor
+  uint64_t piece = 0;
+};
+
+struct PlannedChunk {
+  Digest id;
+  uint64_t offset = 0;  // in the object
+  uint32_t object = 0;  // see object_of
+  uint32_t stored_bytes = 0;
+  uint32_t raw_bytes = 0;
+  uint32_t first_placement = 0;
+  uint32_t placements = 0;
+  uint8_t codec = 0;
+  uint8_t flags = 0;
+  ElementFormat element;
+};
+
+struct PlannedRead {
+  uint64_t offset = 0;  // a multiple of kReadAlignment
+  uint32_t bytes = 0;   // likewise, unless the object ends before
+  uint32_t object = 0;
+  uint32_t first_chunk = 0;
+  uint32_t chunks = 0;
+};
+
+inline constexpr uint32_t kReadAlignment = 4096;
+inline constexpr uint32_t kReadBytesMax = 4u << 20;  // but a larger chunk is one read
+
+struct RestorePlan {
+  std::vector<PlannedRead> reads;  // by object and offset
+  std::vector<PlannedChunk> chunks;
+  std::vector<Placement> placements;
+  uint32_t read_bytes_max = 0;    // of one read
+  uint32_t decode_bytes_max = 0;  // raw bytes of the largest chunk that is not stored raw; 0: none
+  uint64_t stored_bytes = 0;      // of the chunks
+  uint64_t read_bytes = 0;        // of the reads
+};
+
+// Objects are numbered: first the root's packs, then its parts (inline chunks lie in those).
+const format::SealedRef& object_of(const format::Root& root, uint32_t object);
+
+class PlanBuilder {
+ public:
+  explicit PlanBuilder(const format::Root& root) : root_(root) {}
+  // `entry` is what the part's table says of `use`, whose piece is one of `tensor`.
+  // kCorruption when the entry does not fit the piece.
+  Status add(const PieceUse& use, const WantedTensor& tensor, const format::ChunkEntry& entry);
+  RestorePlan finish() &&;
+
+ private:
+  struct Item {
+    PlannedChunk chunk;
+    Placement placement;
+  };
+  static bool same_chunk(const PlannedChunk& a, const PlannedChunk& b);
+
+  const format::Root& root_;
+  std::vector<Item> items_;
+};
+
+}  // namespace caisson
