@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "caisson/tensor.h"
@@ -22,18 +23,29 @@ struct PieceGrid {
   bool operator==(const PieceGrid&) const = default;
 };
 
-// The tile shape of a tensor, from its shape and element type alone (so that every rank and every
-// save of a run agrees): about 512 Ki elements; edge 1 along a leading dimension whose slice has
-// 256 KiB or more; other dimensions divided, preferably by dim/2, /4, /8, /16, while a tile keeps
-// 256 KiB. Sub-byte types never cut a byte. REQUIRES: element_count(shape).ok().
+// The tile shape of a tensor, from its shape and element type alone, so that every rank and every
+// save of a run agrees; all types of whole bytes get the same one. At most 512 Ki elements, and at
+// least 128 Ki where the tensor has them. REQUIRES: element_count(shape).ok().
 Shape choose_tile(const Shape& shape, DType dtype);
 
 // Which grid the pieces of `box` follow: the tile grid where the cut pieces stay large enough, else
-// a grid of the box's own contiguous runs of up to 512 KiB.
+// a grid of the box's own contiguous runs. REQUIRES: check_box and a tile without zero edges.
 PieceGrid choose_pieces(const Shape& shape, DType dtype, const Shape& tile, const Box& box);
+
+// Where boxes of these extents may be cut without cutting a byte: `axis` is cut at multiples of
+// `step`, axes before it anywhere, axes after it nowhere. Types of whole bytes: the last axis, step
+// 1. nullopt when all elements together are not whole bytes.
+struct ByteCut {
+  int axis = -1;
+  uint64_t step = 1;
+};
+std::optional<ByteCut> byte_cut(std::span<const uint64_t> extents, DType dtype);
 
 // kInvalidArgument unless the box lies within the tensor and cuts no byte of a sub-byte type.
 Status check_box(const TensorSpec& tensor, const Box& box);
+// kInvalidArgument unless `grid` cuts the box (REQUIRES: check_box) into pieces of whole bytes,
+// each of at most format::kChunkRawBytesMax: what a decoder asks before it uses a stored grid.
+Status check_grid(const TensorSpec& tensor, const Box& box, const PieceGrid& grid);
 
 uint64_t piece_count(const PieceGrid& grid, const Box& box);
 // REQUIRES: index < piece_count(grid, box).
@@ -50,8 +62,8 @@ struct PieceRange {
 };
 PieceRange pieces_of_replica(uint64_t pieces, Replica replica);
 
-// Row-major memory layout helpers used by save (gather) and restore (scatter).
-// Strides in bytes of a contiguous box; REQUIRES whole bytes.
+// Strides in bytes of a contiguous row-major box. Of a sub-byte type only the axes before its
+// byte_cut have one; the others get 0 and are read by nobody.
 std::vector<int64_t> contiguous_strides(const Box& box, DType dtype);
 
 }  // namespace caisson

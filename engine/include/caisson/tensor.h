@@ -86,7 +86,8 @@ std::string to_string(const Box& box);                     // "[0:512, 128:256]"
 
 // The boxes that together are the row-major element range [begin, end) of a tensor: what FSDP1,
 // ZeRO and Megatron's distributed optimizer hold. At most 2 * rank - 1 boxes, in storage order, so
-// the range's memory is the boxes' memories one after the other.
+// the range's memory is the boxes' memories one after the other. None when the range is empty or
+// does not lie within the tensor.
 std::vector<Box> boxes_of_range(const Shape& shape, uint64_t begin, uint64_t end);
 
 // A tensor's identity within a checkpoint.

@@ -1,0 +1,240 @@
+// Strided copies between tensor memory and packed pieces: stage 1 of save (gather) and stage 6 of
+// restore (place), called by the pipelines' workers for pieces that are not contiguous already.
+// Pure, hence thread-safe. A sub-byte element has no address, so such boxes are turned into boxes
+// of bytes first (byte_cut says along which axis) and their memory must be contiguous.
+#include "engine/copy_box.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "engine/tiling.h"
+#include "io/base/check.h"
+
+namespace caisson {
+namespace {
+
+// One loop of a copy: how often, and how far each side moves a turn.
+struct Axis {
+  uint64_t extent = 0;
+  int64_t from = 0;
+  int64_t to = 0;
+};
+
+// Nested loops, outermost first, around a contiguous run of `run` bytes.
+struct Loops {
+  std::array<Axis, kRankMax> axes;
+  size_t rank = 0;
+  size_t run = 0;
+
+  // Joins the axis to the one outside it where both sides just continue.
+  void push(const Axis& axis) {
+    if (axis.extent == 1) return;
+    const auto whole = [&](int64_t stride) { return stride * static_cast<int64_t>(axis.extent); };
+    if (rank > 0 && axes[rank - 1].from == whole(axis.from) &&
+        axes[rank - 1].to == whole(axis.to)) {
+      axes[rank - 1] = {axes[rank - 1].extent * axis.extent, axis.from, axis.to};
+    } else {
+      axes[rank++] = axis;
+    }
+  }
+  // After the last push: an innermost axis that is contiguous on both sides is the run.
+  void take_run() {
+    if (rank == 0) return;
+    const Axis& inner = axes[rank - 1];
+    if (inner.from != static_cast<int64_t>(run) || inner.to != static_cast<int64_t>(run)) return;
+    run *= inner.extent;
+    --rank;
+  }
+};
+
+template <size_t kRun>
+void copy_fixed_runs(const Axis& axis, const std::byte* from, std::byte* to) {
+  for (uint64_t i = 0; i < axis.extent; ++i, from += axis.from, to += axis.to) {
+    std::memcpy(to, from, kRun);
+  }
+}
+
+// A call of memcpy costs more than a small run, so these get loops that compile to moves.
+void copy_runs(const Axis& axis, size_t run, const std::byte* from, std::byte* to) {
+  switch (run) {
+    case 1:
+      return copy_fixed_runs<1>(axis, from, to);
+    case 2:
+      return copy_fixed_runs<2>(axis, from, to);
+    case 4:
+      return copy_fixed_runs<4>(axis, from, to);
+    case 8:
+      return copy_fixed_runs<8>(axis, from, to);
+    case 16:
+      return copy_fixed_runs<16>(axis, from, to);
+    case 32:
+      return copy_fixed_runs<32>(axis, from, to);
+    default:
+      break;
+  }
+  for (uint64_t i = 0; i < axis.extent; ++i, from += axis.from, to += axis.to) {
+    std::memcpy(to, from, run);
+  }
+}
+
+// Two loops that run against each other (a transposed tensor): in blocks, so that each side's cache
+// lines are used up while they are there.
+void copy_blocks(const Axis& outer, const Axis& inner, size_t run, const std::byte* from,
+                 std::byte* to) {
+  constexpr uint64_t kBlock = 32;
+  for (uint64_t i = 0; i < outer.extent; i += kBlock) {
+    const uint64_t rows = std::min(kBlock, outer.extent - i);
+    for (uint64_t j = 0; j < inner.extent; j += kBlock) {
+      const Axis part{std::min(kBlock, inner.extent - j), inner.from, inner.to};
+      for (uint64_t row = i; row < i + rows; ++row) {
+        const auto at = [&](int64_t outer_stride, int64_t inner_stride) {
+          return static_cast<int64_t>(row) * outer_stride + static_cast<int64_t>(j) * inner_stride;
+        };
+        copy_runs(part, run, from + at(outer.from, inner.from), to + at(outer.to, inner.to));
+      }
+    }
+  }
+}
+
+bool runs_against(const Axis& outer, const Axis& inner) {
+  return std::abs(inner.from) > std::abs(outer.from) || std::abs(inner.to) > std::abs(outer.to);
+}
+
+void copy_loops(const Loops& loops, size_t depth, const std::byte* from, std::byte* to) {
+  const size_t left = loops.rank - depth;
+  if (left == 0) {
+    std::memcpy(to, from, loops.run);
+  } else if (left == 1) {
+    copy_runs(loops.axes[depth], loops.run, from, to);
+  } else if (left == 2 && loops.run <= 16 &&
+             runs_against(loops.axes[depth], loops.axes[depth + 1])) {
+    copy_blocks(loops.axes[depth], loops.axes[depth + 1], loops.run, from, to);
+  } else {
+    const Axis& axis = loops.axes[depth];
+    for (uint64_t i = 0; i < axis.extent; ++i, from += axis.from, to += axis.to) {
+      copy_loops(loops, depth + 1, from, to);
+    }
+  }
+}
+
+// How boxes of elements are addressed: as they are, or, of sub-byte types, as boxes of bytes.
+class Addressing {
+ public:
+  // `memory_box`: what the caller's memory holds; all other boxes lie within it.
+  Addressing(const Box& memory_box, DType dtype) {
+    bytes_ = dtype.bits / 8;
+    rank_ = memory_box.rank;
+    if (dtype.bits % 8 == 0) return;
+    const std::optional<ByteCut> cut =
+        byte_cut({memory_box.extent.data(), static_cast<size_t>(memory_box.rank)}, dtype);
+    CAISSON_CHECK(cut.has_value());
+    bytes_ = 1;
+    rank_ = cut->axis + 1;
+    bits_ = dtype.bits;
+    for (int i = rank_; i < memory_box.rank; ++i)
+      bits_ *= memory_box.extent[static_cast<size_t>(i)];
+  }
+
+  size_t element_bytes() const { return bytes_; }
+  // The same box in addressable units.
+  Box units(const Box& box) const {
+    if (bits_ == 0) return box;
+    Box units = box;
+    units.rank = rank_;
+    const size_t last = static_cast<size_t>(rank_ - 1);
+    units.offset[last] = box.offset[last] * bits_ / 8;
+    units.extent[last] = box.extent[last] * bits_ / 8;
+    return units;
+  }
+  std::array<int64_t, kRankMax> strides(const BoxMemory& memory) const {
+    if (bits_ != 0) return packed_strides(units(memory.box));
+    CAISSON_CHECK(memory.strides_bytes.size() == static_cast<size_t>(memory.box.rank));
+    std::array<int64_t, kRankMax> strides{};
+    std::copy(memory.strides_bytes.begin(), memory.strides_bytes.end(), strides.begin());
+    return strides;
+  }
+  // Of a row-major box without gaps, in bytes.
+  std::array<int64_t, kRankMax> packed_strides(const Box& units) const {
+    std::array<int64_t, kRankMax> strides{};
+    uint64_t stride = bytes_;
+    for (size_t i = static_cast<size_t>(units.rank); i-- > 0;) {
+      strides[i] = static_cast<int64_t>(stride);
+      stride *= units.extent[i];
+    }
+    return strides;
+  }
+
+ private:
+  size_t bytes_ = 1;
+  int rank_ = 0;
+  uint64_t bits_ = 0;  // of one step along the last axis of the unit boxes; 0: elements have bytes
+};
+
+// Where `inner` starts in memory that holds `outer`.
+int64_t offset_within(const Box& outer, const Box& inner,
+                      const std::array<int64_t, kRankMax>& strides) {
+  int64_t offset = 0;
+  for (size_t i = 0; i < static_cast<size_t>(inner.rank); ++i) {
+    offset += static_cast<int64_t>(inner.offset[i] - outer.offset[i]) * strides[i];
+  }
+  return offset;
+}
+
+Loops make_loops(const Box& units, size_t element_bytes, const std::array<int64_t, kRankMax>& from,
+                 const std::array<int64_t, kRankMax>& to) {
+  Loops loops;
+  loops.run = element_bytes;
+  for (size_t i = 0; i < static_cast<size_t>(units.rank); ++i) {
+    loops.push({units.extent[i], from[i], to[i]});
+  }
+  loops.take_run();
+  return loops;
+}
+
+}  // namespace
+
+void gather(const BoxMemory& from, const Box& piece, DType dtype, MutableBytes to) {
+  if (to.empty()) return;
+  CAISSON_CHECK(contains(from.box, piece));
+  const Addressing addressing(from.box, dtype);
+  const Box outer = addressing.units(from.box);
+  const Box inner = addressing.units(piece);
+  CAISSON_CHECK(to.size() == inner.elements() * addressing.element_bytes());
+  const auto strides = addressing.strides(from);
+  const Loops loops =
+      make_loops(inner, addressing.element_bytes(), strides, addressing.packed_strides(inner));
+  copy_loops(loops, 0, from.data + offset_within(outer, inner, strides), to.data());
+}
+
+void scatter(Bytes from, const Box& piece, DType dtype, const BoxMemory& to) {
+  const Box overlap = intersect(piece, to.box);
+  if (overlap.elements() == 0) return;
+  const Addressing addressing(to.box, dtype);
+  const Box source = addressing.units(piece);
+  const Box target = addressing.units(to.box);
+  const Box common = addressing.units(overlap);
+  CAISSON_CHECK(from.size() == source.elements() * addressing.element_bytes());
+  const auto from_strides = addressing.packed_strides(source);
+  const auto to_strides = addressing.strides(to);
+  const Loops loops = make_loops(common, addressing.element_bytes(), from_strides, to_strides);
+  copy_loops(loops, 0, from.data() + offset_within(source, common, from_strides),
+             to.data + offset_within(target, common, to_strides));
+}
+
+Bytes contiguous_piece(const BoxMemory& from, const Box& piece, DType dtype) {
+  CAISSON_CHECK(contains(from.box, piece));
+  if (piece.elements() == 0) return {};
+  const Addressing addressing(from.box, dtype);
+  const Box outer = addressing.units(from.box);
+  const Box inner = addressing.units(piece);
+  const auto strides = addressing.strides(from);
+  const auto packed = addressing.packed_strides(inner);
+  for (size_t i = 0; i < static_cast<size_t>(inner.rank); ++i) {
+    if (inner.extent[i] > 1 && strides[i] != packed[i]) return {};
+  }
+  return {from.data + offset_within(outer, inner, strides),
+          static_cast<size_t>(inner.elements()) * addressing.element_bytes()};
+}
+
+}  // namespace caisson

@@ -1,0 +1,94 @@
+#include "engine/copy_box.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "engine/tiling.h"
+
+namespace caisson {
+namespace {
+
+constexpr DType kU8{DTypeCode::kUInt, 8};
+constexpr DType kF4{DTypeCode::kFloat4E2M1FN, 4};
+
+Box box_of(std::initializer_list<uint64_t> offset, std::initializer_list<uint64_t> extent) {
+  Box box;
+  box.rank = static_cast<int>(offset.size());
+  std::copy(offset.begin(), offset.end(), box.offset.begin());
+  std::copy(extent.begin(), extent.end(), box.extent.begin());
+  return box;
+}
+ByteVector counting(size_t size) {
+  ByteVector bytes(size);
+  for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>(i);
+  return bytes;
+}
+std::vector<int> gathered(const BoxMemory& from, const Box& piece, DType dtype, size_t size) {
+  ByteVector to(size);
+  gather(from, piece, dtype, to);
+  std::vector<int> values;
+  for (const std::byte value : to) values.push_back(std::to_integer<int>(value));
+  return values;
+}
+
+TEST(CopyBox, GathersAPieceOfAMatrix) {
+  ByteVector memory = counting(16);
+  const Box box = box_of({10, 20}, {4, 4});
+  const BoxMemory from{box, memory.data(), contiguous_strides(box, kU8)};
+  EXPECT_EQ(gathered(from, box_of({11, 21}, {2, 2}), kU8, 4), (std::vector<int>{5, 6, 9, 10}));
+}
+
+TEST(CopyBox, FollowsStridesOfAnySign) {
+  ByteVector memory = counting(16);
+  const Box box = box_of({0, 0}, {4, 4});
+  const BoxMemory transposed{box, memory.data(), {1, 4}};
+  EXPECT_EQ(gathered(transposed, box_of({0, 0}, {2, 2}), kU8, 4), (std::vector<int>{0, 4, 1, 5}));
+  const BoxMemory flipped{box, memory.data() + 15, {-4, -1}};
+  EXPECT_EQ(gathered(flipped, box_of({0, 0}, {1, 4}), kU8, 4), (std::vector<int>{15, 14, 13, 12}));
+  const BoxMemory broadcast{box, memory.data(), {0, 1}};
+  EXPECT_EQ(gathered(broadcast, box_of({1, 0}, {2, 2}), kU8, 4), (std::vector<int>{0, 1, 0, 1}));
+}
+
+TEST(CopyBox, ScattersTheOverlapOnly) {
+  ByteVector memory(4);
+  const Box box = box_of({1, 1}, {2, 2});
+  const ByteVector packed = counting(9);
+  scatter(packed, box_of({0, 0}, {3, 3}), kU8, {box, memory.data(), contiguous_strides(box, kU8)});
+  EXPECT_EQ(memory, (ByteVector{std::byte{4}, std::byte{5}, std::byte{7}, std::byte{8}}));
+  scatter(packed, box_of({3, 3}, {3, 3}), kU8, {box, memory.data(), contiguous_strides(box, kU8)});
+  EXPECT_EQ(memory[0], std::byte{4});
+}
+
+TEST(CopyBox, TreatsSubByteTypesAsBytes) {
+  ByteVector memory = counting(12);  // 4 x 6 elements of 4 bits, then 8 x 3
+  const Box rows = box_of({0, 0}, {4, 6});
+  const BoxMemory even{rows, memory.data(), contiguous_strides(rows, kF4)};
+  EXPECT_EQ(gathered(even, box_of({1, 2}, {2, 4}), kF4, 4), (std::vector<int>{4, 5, 7, 8}));
+  const Box odd_rows = box_of({0, 0}, {8, 3});
+  const BoxMemory odd{odd_rows, memory.data(), contiguous_strides(odd_rows, kF4)};
+  EXPECT_EQ(gathered(odd, box_of({2, 0}, {2, 3}), kF4, 3), (std::vector<int>{3, 4, 5}));
+}
+
+TEST(CopyBox, CopiesScalarsAndNothing) {
+  ByteVector memory = counting(1);
+  EXPECT_EQ(gathered({Box{}, memory.data(), {}}, Box{}, kU8, 1), (std::vector<int>{0}));
+  const Box empty = box_of({0}, {0});
+  gather({empty, nullptr, {1}}, empty, kU8, {});
+  scatter({}, empty, kU8, {empty, nullptr, {1}});
+  EXPECT_TRUE(contiguous_piece({empty, nullptr, {1}}, empty, kU8).empty());
+}
+
+TEST(ContiguousPiece, IsFoundWhereItIs) {
+  ByteVector memory = counting(16);
+  const Box box = box_of({0, 0}, {4, 4});
+  const BoxMemory from{box, memory.data(), contiguous_strides(box, kU8)};
+  const Bytes rows = contiguous_piece(from, box_of({1, 0}, {2, 4}), kU8);
+  EXPECT_EQ(rows.data(), memory.data() + 4);
+  EXPECT_EQ(rows.size(), 8u);
+  EXPECT_EQ(contiguous_piece(from, box_of({1, 1}, {1, 3}), kU8).size(), 3u);
+  EXPECT_TRUE(contiguous_piece(from, box_of({1, 1}, {2, 3}), kU8).empty());
+}
+
+}  // namespace
+}  // namespace caisson
