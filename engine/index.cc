@@ -1,0 +1,482 @@
+#include "engine/index.h"
+
+#include <fcntl.h>
+#include <rocksdb/cache.h>
+#include <rocksdb/db.h>
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/sst_file_writer.h>
+#include <rocksdb/table.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <system_error>
+#include <unordered_set>
+
+#include "engine/index_seal.h"
+#include "engine/manifest.h"
+#include "io/base/bytes.h"
+#include "io/base/check.h"
+
+namespace caisson {
+
+namespace {
+
+namespace fs = std::filesystem;
+using format::CommitSeq;
+using format::ObjectRef;
+
+// Keys, all big-endian so that their order is RocksDB's:
+//   'c' id[16] raw:u32 pack-ordinal:u32 offset:u32 -> stored:u32 codec:u8 flags:u8 checksum:u64
+//   'o' ordinal:u32                                -> pack reference, and whether it is complete
+//   'k' commit seq:u64                             -> catalog entry
+//   'm'                                            -> totals
+constexpr uint64_t kSchema = 1;
+constexpr size_t kRunRecords = 1u << 20;           // sorted and ingested at once: 48 MiB
+constexpr uint64_t kEntriesPerRead = 102u * 256;   // 1 MiB of the table
+
+// One row of 'c', in memory until its run is full.
+struct PlaceRow {
+  std::array<std::byte, 16> id;
+  uint32_t raw_bytes;
+  uint32_t pack;
+  uint32_t offset_units;
+  uint32_t stored_bytes;
+  uint64_t checksum;
+  uint8_t codec;
+  uint8_t flags;
+  auto key() const { return std::tie(id, raw_bytes, pack, offset_units); }
+};
+
+template <typename T>
+void append_be(std::string& key, T value) {
+  for (int shift = static_cast<int>(sizeof(T)) * 8 - 8; shift >= 0; shift -= 8) {
+    key.push_back(static_cast<char>((value >> shift) & 0xff));
+  }
+}
+uint32_t load_be32(const char* from) {
+  uint32_t value = 0;
+  for (int i = 0; i < 4; ++i) value = value << 8 | static_cast<uint8_t>(from[i]);
+  return value;
+}
+
+std::string chunk_prefix(const std::array<std::byte, 16>& id, uint32_t raw_bytes) {
+  std::string key = "c";
+  key.append(as_text(Bytes(id)));
+  append_be(key, raw_bytes);
+  return key;
+}
+std::string pack_key(uint32_t ordinal) {
+  std::string key = "o";
+  append_be(key, ordinal);
+  return key;
+}
+std::string catalog_key(CommitSeq seq) {
+  std::string key = "k";
+  append_be(key, seq);
+  return key;
+}
+rocksdb::Slice slice(Bytes bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+Bytes bytes_of(const rocksdb::Slice& s) { return as_bytes({s.data(), s.size()}); }
+
+Status from_rocks(const rocksdb::Status& status, const std::string& what) {
+  if (status.ok()) return {};
+  if (status.IsNoSpace()) return no_space(what + ": " + status.ToString());
+  if (status.IsCorruption()) return corruption(what + ": " + status.ToString());
+  return io_error(what + ": " + status.ToString());
+}
+
+rocksdb::Options rocks_options() {
+  rocksdb::BlockBasedTableOptions table;
+  table.block_cache = rocksdb::NewLRUCache(32u << 20);
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  table.cache_index_and_filter_blocks = true;  // counted in the cache, so memory stays bounded
+  rocksdb::Options options;
+  options.create_if_missing = true;
+  options.paranoid_checks = true;
+  options.compression = rocksdb::kNoCompression;  // ids are random
+  options.write_buffer_size = 8u << 20;
+  options.max_open_files = 256;
+  options.level0_file_num_compaction_trigger = 16;  // bulk loads land in level 0
+  options.level0_slowdown_writes_trigger = 64;
+  options.level0_stop_writes_trigger = 128;
+  options.keep_log_file_num = 2;
+  options.info_log_level = rocksdb::WARN_LEVEL;
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  return options;
+}
+
+struct Totals {
+  uint64_t schema = kSchema;
+  uint64_t places = 0;
+  uint64_t caught_up_to = 0;
+};
+
+std::string encode(const Totals& totals) {
+  ByteWriter out;
+  out.put(totals.schema);
+  out.put(totals.places);
+  out.put(totals.caught_up_to);
+  return std::string(as_text(out.bytes()));
+}
+
+std::string encode(const CatalogEntry& entry) {
+  ByteWriter out;
+  out.put(entry.seq);
+  out.put(entry.created_unix_ns);
+  out.put(entry.tensors);
+  out.put(entry.ranks);
+  out.put(entry.tiles);
+  out.put(entry.raw_bytes);
+  out.put(entry.stored_bytes);
+  return std::string(as_text(out.bytes()));
+}
+
+std::optional<CatalogEntry> decode_catalog(Bytes bytes) {
+  ByteReader in(bytes);
+  CatalogEntry entry;
+  entry.seq = in.get<uint64_t>();
+  entry.created_unix_ns = in.get<int64_t>();
+  entry.tensors = in.get<uint64_t>();
+  entry.ranks = in.get<uint64_t>();
+  entry.tiles = in.get<uint64_t>();
+  entry.raw_bytes = in.get<uint64_t>();
+  entry.stored_bytes = in.get<uint64_t>();
+  if (!in.ok() || in.remaining() != 0) return std::nullopt;
+  return entry;
+}
+
+// One process at a time. The kernel drops the lock with the process, so it is never stale.
+class DirectoryLock {
+ public:
+  static Result<DirectoryLock> take(const std::string& directory) {
+    const std::string path = directory + "/caisson.lock";
+    const int fd = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+    if (fd < 0) return errno_status(errno, path);
+    DirectoryLock lock(fd);
+    if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+      return fenced(directory + ": another process has the index open; answering without it");
+    }
+    return lock;
+  }
+  ~DirectoryLock() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  DirectoryLock(DirectoryLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  DirectoryLock& operator=(DirectoryLock&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+
+ private:
+  explicit DirectoryLock(int fd) : fd_(fd) {}
+  int fd_;
+};
+
+class RocksIndex final : public Index {
+ public:
+  RocksIndex(std::string directory, const Uuid& store, ObjectStore& objects, DirectoryLock lock)
+      : directory_(std::move(directory)),
+        store_(store),
+        objects_(objects),
+        lock_(std::move(lock)),
+        options_(rocks_options()) {}
+
+  // Takes the directory as it is when its seal holds; otherwise starts from nothing.
+  Status start() {
+    auto seal = break_seal(directory_, store_);
+    if (seal.ok()) {
+      seal_ = std::move(seal).value();
+      if (open_rocks().ok() && load_state()) return {};
+      reason_ = "RocksDB refused it";
+    } else if (seal.status().code() != StatusCode::kNotFound) {
+      reason_ = seal.status().message();
+    } else if (fs::exists(directory_ + "/CURRENT")) {
+      reason_ = "it was not closed cleanly";
+    }
+    return start_empty();
+  }
+
+  Result<IndexSync> sync(const LogState& log,
+                         const std::function<void(const Status&)>& complain) override;
+  Result<std::vector<ChunkPlace>> places(const Digest& id, uint32_t raw_bytes,
+                                         const LogState& log) override;
+  Result<std::optional<CatalogEntry>> catalog(CommitSeq seq) override;
+  Result<IndexStats> stats() override;
+  Status close() override;
+
+ private:
+  Status open_rocks() {
+    rocksdb::DB* db = nullptr;
+    CAISSON_RETURN_IF_ERROR(from_rocks(rocksdb::DB::Open(options_, directory_, &db), directory_));
+    db_.reset(db);
+    return {};
+  }
+  Status start_empty();
+  bool load_state();
+  bool is_mostly_garbage(const LogState& log) const;
+  Result<uint32_t> ordinal_of(const ObjectRef& pack);
+  Status load_commit(const Checkpoint& checkpoint, IndexSync& report);
+  Status load_part(Manifest& manifest, uint32_t part, const Uuid& save, IndexSync& report);
+  Status ingest_run(IndexSync& report);
+  Status put(const std::string& key, const std::string& value) {
+    rocksdb::WriteOptions unsynced;
+    unsynced.disableWAL = true;  // a cache: close() flushes, a crash rebuilds
+    return from_rocks(db_->Put(unsynced, key, value), directory_);
+  }
+
+  const std::string directory_;
+  const Uuid store_;
+  ObjectStore& objects_;
+  DirectoryLock lock_;
+  const rocksdb::Options options_;
+  std::unique_ptr<rocksdb::DB> db_;
+  IndexSeal seal_;
+  std::string reason_;  // of the rebuild that the next sync reports
+  Totals totals_;
+  std::vector<ObjectRef> packs_;             // by ordinal
+  std::map<ObjectRef, uint32_t> ordinals_;
+  std::unordered_set<uint32_t> complete_;    // packs whose every chunk is loaded
+  std::vector<PlaceRow> run_;
+};
+
+Status RocksIndex::start_empty() {
+  db_.reset();
+  seal_.clear();
+  totals_ = {};
+  packs_.clear();
+  ordinals_.clear();
+  complete_.clear();
+  std::error_code error;
+  for (fs::directory_iterator it(directory_, error), end; !error && it != end;
+       it.increment(error)) {
+    if (it->path().filename() == "caisson.lock") continue;
+    std::error_code ignored;  // what cannot be removed makes the open below fail
+    fs::remove_all(it->path(), ignored);
+  }
+  return open_rocks();
+}
+
+bool RocksIndex::load_state() {
+  std::string value;
+  if (!db_->Get({}, "m", &value).ok() || value.size() != 24) return false;
+  ByteReader in(as_bytes(value));
+  totals_.schema = in.get<uint64_t>();
+  totals_.places = in.get<uint64_t>();
+  totals_.caught_up_to = in.get<uint64_t>();
+  if (totals_.schema != kSchema) return false;
+  std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
+  for (it->Seek("o"); it->Valid() && it->key().starts_with("o"); it->Next()) {
+    ByteReader row(bytes_of(it->value()));
+    const ObjectRef pack = format::get_ref(row);
+    const bool complete = row.get<uint8_t>() != 0;
+    if (!row.ok() || it->key() != rocksdb::Slice(pack_key(static_cast<uint32_t>(packs_.size())))) {
+      return false;
+    }
+    const auto ordinal = static_cast<uint32_t>(packs_.size());
+    packs_.push_back(pack);
+    ordinals_.emplace(pack, ordinal);
+    if (complete) complete_.insert(ordinal);
+  }
+  return it->status().ok();
+}
+
+// Rows of condemned packs are passed over by places(), and dropped by starting afresh.
+bool RocksIndex::is_mostly_garbage(const LogState& log) const {
+  const auto condemned = std::count_if(packs_.begin(), packs_.end(), [&](const ObjectRef& pack) {
+    return log.is_condemned(pack);
+  });
+  return condemned > 16 && static_cast<size_t>(condemned) * 2 > packs_.size();
+}
+
+Result<uint32_t> RocksIndex::ordinal_of(const ObjectRef& pack) {
+  const auto [found, inserted] = ordinals_.try_emplace(pack, static_cast<uint32_t>(packs_.size()));
+  if (inserted) packs_.push_back(pack);
+  return found->second;
+}
+
+Result<IndexSync> RocksIndex::sync(const LogState& log,
+                                   const std::function<void(const Status&)>& complain) {
+  if (is_mostly_garbage(log)) {
+    reason_ = "most of it described deleted packs";
+    CAISSON_RETURN_IF_ERROR(start_empty());
+  }
+  IndexSync report;
+  report.rebuilt = !reason_.empty();
+  report.rebuild_reason = std::exchange(reason_, {});
+  for (const auto& [seq, checkpoint] : log.checkpoints()) {
+    CAISSON_ASSIGN_OR_RETURN(const auto known, catalog(seq));
+    if (known.has_value()) continue;
+    const Status loaded = load_commit(checkpoint, report);
+    if (loaded.ok()) continue;
+    if (loaded.code() == StatusCode::kNoSpace) return loaded;
+    complain(loaded.with_context("index: " + checkpoint.name()));
+  }
+  CAISSON_RETURN_IF_ERROR(ingest_run(report));
+  totals_.places += report.places;
+  totals_.caught_up_to = log.seq();
+  for (uint32_t i = 0; i < packs_.size(); ++i) {
+    ByteWriter row;
+    format::put_ref(row, packs_[i]);
+    row.put<uint8_t>(complete_.contains(i) ? 1 : 0);
+    if (report.commits > 0) {
+      CAISSON_RETURN_IF_ERROR(put(pack_key(i), std::string(as_text(row.bytes()))));
+    }
+  }
+  CAISSON_RETURN_IF_ERROR(put("m", encode(totals_)));
+  return report;
+}
+
+Status RocksIndex::load_commit(const Checkpoint& checkpoint, IndexSync& report) {
+  CAISSON_ASSIGN_OR_RETURN(const auto manifest, Manifest::open(objects_, checkpoint.root));
+  const format::Root& root = manifest->root();
+  CatalogEntry entry{.seq = checkpoint.seq,
+                     .created_unix_ns = root.created_unix_ns,
+                     .tensors = root.tensors,
+                     .ranks = root.parts.size(),
+                     .raw_bytes = root.raw_bytes,
+                     .stored_bytes = root.stored_bytes};
+  for (uint32_t part = 0; part < root.parts.size(); ++part) {
+    entry.tiles += root.parts[part].entries;
+    CAISSON_RETURN_IF_ERROR(load_part(*manifest, part, checkpoint.save, report));
+  }
+  for (const format::SealedRef& pack : root.packs) {
+    if (pack.object.save != checkpoint.save) continue;
+    CAISSON_ASSIGN_OR_RETURN(const uint32_t ordinal, ordinal_of(pack.object));
+    complete_.insert(ordinal);
+  }
+  ++report.commits;
+  return put(catalog_key(checkpoint.seq), encode(entry));
+}
+
+Status RocksIndex::load_part(Manifest& manifest, uint32_t part, const Uuid& save,
+                             IndexSync& report) {
+  const format::RootPart& info = manifest.root().parts[part];
+  for (uint64_t first = 0; first < info.entries; first += kEntriesPerRead) {
+    const uint64_t count = std::min(kEntriesPerRead, info.entries - first);
+    CAISSON_ASSIGN_OR_RETURN(const auto entries, manifest.entries(part, first, count));
+    for (const format::ChunkEntry& entry : entries) {
+      if (entry.pack == format::kPackInline) continue;
+      const ObjectRef& pack = manifest.pack_of(part, entry).object;
+      CAISSON_ASSIGN_OR_RETURN(const uint32_t ordinal, ordinal_of(pack));
+      // A pack of an earlier save was loaded whole with that save's own commit.
+      if (pack.save != save && complete_.contains(ordinal)) continue;
+      run_.push_back({entry.id.bytes, entry.raw_bytes, ordinal, entry.offset_units,
+                      entry.stored_bytes, entry.stored_checksum, entry.codec, entry.flags});
+      if (run_.size() == kRunRecords) CAISSON_RETURN_IF_ERROR(ingest_run(report));
+    }
+  }
+  return {};
+}
+
+Status RocksIndex::ingest_run(IndexSync& report) {
+  if (run_.empty()) return {};
+  std::sort(run_.begin(), run_.end(),
+            [](const PlaceRow& a, const PlaceRow& b) { return a.key() < b.key(); });
+  const auto same = [](const PlaceRow& a, const PlaceRow& b) { return a.key() == b.key(); };
+  run_.erase(std::unique(run_.begin(), run_.end(), same), run_.end());
+
+  const std::string path = directory_ + "/ingest.tmp";
+  rocksdb::SstFileWriter writer(rocksdb::EnvOptions(), options_);
+  CAISSON_RETURN_IF_ERROR(from_rocks(writer.Open(path), path));
+  std::string key;
+  for (const PlaceRow& row : run_) {
+    key.assign(1, 'c');
+    key.append(as_text(Bytes(row.id)));
+    append_be(key, row.raw_bytes);
+    append_be(key, row.pack);
+    append_be(key, row.offset_units);
+    std::array<std::byte, 14> value;
+    store_le(value.data(), row.stored_bytes);
+    value[4] = std::byte{row.codec};
+    value[5] = std::byte{row.flags};
+    store_le(value.data() + 6, row.checksum);
+    CAISSON_RETURN_IF_ERROR(from_rocks(writer.Put(key, slice(value)), path));
+  }
+  CAISSON_RETURN_IF_ERROR(from_rocks(writer.Finish(), path));
+  rocksdb::IngestExternalFileOptions ingest;
+  ingest.move_files = true;
+  ingest.write_global_seqno = false;
+  CAISSON_RETURN_IF_ERROR(from_rocks(db_->IngestExternalFile({path}, ingest), path));
+  report.places += run_.size();
+  run_.clear();
+  return {};
+}
+
+Result<std::vector<ChunkPlace>> RocksIndex::places(const Digest& id, uint32_t raw_bytes,
+                                                   const LogState& log) {
+  const std::string prefix = chunk_prefix(id.bytes, raw_bytes);
+  std::vector<ChunkPlace> places;
+  std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
+  for (it->Seek(prefix); it->Valid() && it->key().starts_with(prefix); it->Next()) {
+    const rocksdb::Slice key = it->key();
+    const Bytes value = bytes_of(it->value());
+    if (key.size() != prefix.size() + 8 || value.size() != 14) {
+      return corruption(directory_ + ": malformed row; delete the directory, it is rebuilt");
+    }
+    const uint32_t ordinal = load_be32(key.data() + prefix.size());
+    if (ordinal >= packs_.size() || log.is_condemned(packs_[ordinal])) continue;
+    places.push_back({.pack = packs_[ordinal],
+                      .offset_units = load_be32(key.data() + prefix.size() + 4),
+                      .stored_bytes = load_le<uint32_t>(value.data()),
+                      .stored_checksum = load_le<uint64_t>(value.data() + 6),
+                      .codec = std::to_integer<uint8_t>(value[4]),
+                      .flags = std::to_integer<uint8_t>(value[5])});
+  }
+  CAISSON_RETURN_IF_ERROR(from_rocks(it->status(), directory_));
+  return places;
+}
+
+Result<std::optional<CatalogEntry>> RocksIndex::catalog(CommitSeq seq) {
+  std::string value;
+  const rocksdb::Status found = db_->Get({}, catalog_key(seq), &value);
+  if (found.IsNotFound()) return std::optional<CatalogEntry>();
+  CAISSON_RETURN_IF_ERROR(from_rocks(found, directory_));
+  return decode_catalog(as_bytes(value));
+}
+
+Result<IndexStats> RocksIndex::stats() {
+  IndexStats stats;
+  stats.places = totals_.places;
+  stats.packs = packs_.size();
+  stats.caught_up_to = totals_.caught_up_to;
+  std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
+  for (it->Seek("k"); it->Valid() && it->key().starts_with("k"); it->Next()) ++stats.checkpoints;
+  std::error_code error;
+  for (fs::directory_iterator file(directory_, error), end; !error && file != end;
+       file.increment(error)) {
+    std::error_code gone;
+    const uint64_t bytes = file->file_size(gone);
+    if (!gone) stats.disk_bytes += bytes;
+  }
+  return stats;
+}
+
+Status RocksIndex::close() {
+  if (db_ == nullptr) return {};
+  CAISSON_RETURN_IF_ERROR(put("m", encode(totals_)));
+  CAISSON_RETURN_IF_ERROR(from_rocks(db_->Flush({}), directory_));
+  CAISSON_RETURN_IF_ERROR(from_rocks(db_->Close(), directory_));
+  db_.reset();
+  CAISSON_ASSIGN_OR_RETURN(const IndexSeal seal, take_seal(directory_, seal_));
+  return write_seal(directory_, store_, seal);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Index>> Index::open(const std::string& directory, const Uuid& store,
+                                           ObjectStore& objects) {
+  std::error_code error;
+  fs::create_directories(directory, error);
+  if (error) return io_error(directory + ": " + error.message());
+  CAISSON_ASSIGN_OR_RETURN(DirectoryLock lock, DirectoryLock::take(directory));
+  auto index = std::make_unique<RocksIndex>(directory, store, objects, std::move(lock));
+  CAISSON_RETURN_IF_ERROR(index->start());
+  return std::unique_ptr<Index>(std::move(index));
+}
+
+}  // namespace caisson

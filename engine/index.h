@@ -1,0 +1,82 @@
+// caisson::index, a library of its own: RocksDB as a cache of what the log and the manifests say.
+// It answers "where is this chunk", the catalog for `ls`, `stat` and `diff`, and store-wide dedup
+// for single-process writers. It is caught up from the log by bulk load, and it is rebuilt by
+// itself when it is absent, stale, damaged or of another store; nothing is ever lost with it.
+//
+// Only the command-line tool and services link this. A training process never does: a damaged
+// RocksDB file can abort the process that reads it, and one process only may write it
+// (docs/decisions/0002-index-is-a-cache.md). Index is thread-compatible.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/format/chunk.h"
+#include "engine/log.h"
+#include "io/object_store.h"
+
+namespace caisson {
+
+// One stored form of a chunk.
+struct ChunkPlace {
+  format::ObjectRef pack;
+  uint32_t offset_units = 0;
+  uint32_t stored_bytes = 0;
+  uint64_t stored_checksum = 0;
+  uint8_t codec = 0;
+  uint8_t flags = 0;
+};
+
+// What the catalog keeps of a checkpoint, so that `ls` reads one file instead of every root.
+struct CatalogEntry {
+  format::CommitSeq seq = 0;
+  int64_t created_unix_ns = 0;
+  uint64_t tensors = 0;
+  uint64_t ranks = 0;
+  uint64_t tiles = 0;
+  uint64_t raw_bytes = 0;
+  uint64_t stored_bytes = 0;  // newly written by its save
+};
+
+struct IndexStats {
+  uint64_t places = 0;          // chunk places ever loaded, those in condemned packs included
+  uint64_t packs = 0;
+  uint64_t checkpoints = 0;
+  uint64_t disk_bytes = 0;
+  format::CommitSeq caught_up_to = 0;
+};
+
+struct IndexSync {
+  bool rebuilt = false;
+  std::string rebuild_reason;   // why, in words; empty for a first build
+  uint64_t commits = 0;         // loaded by this sync
+  uint64_t places = 0;
+};
+
+class Index {
+ public:
+  // Opens the index in `directory` (a local directory, created when absent) for the store named
+  // `store`. kFenced when another process has it open: do without it. Damage is never an error:
+  // the index starts empty and reason_of_rebuild() says why.
+  static Result<std::unique_ptr<Index>> open(const std::string& directory, const Uuid& store,
+                                             ObjectStore& objects);
+  virtual ~Index() = default;
+
+  // Loads the commits that came since the last sync. A checkpoint whose manifest cannot be read is
+  // skipped and reported through `complain`; it is tried again by the next sync.
+  virtual Result<IndexSync> sync(const LogState& log,
+                                 const std::function<void(const Status&)>& complain) = 0;
+  // Where else the chunk is: places in packs that the log has not condemned.
+  virtual Result<std::vector<ChunkPlace>> places(const Digest& id, uint32_t raw_bytes,
+                                                 const LogState& log) = 0;
+  virtual Result<std::optional<CatalogEntry>> catalog(format::CommitSeq seq) = 0;
+  virtual Result<IndexStats> stats() = 0;
+  // Writes everything out and records what a sound index looks like. Without it the next open
+  // rebuilds, which is always safe.
+  virtual Status close() = 0;
+};
+
+}  // namespace caisson
