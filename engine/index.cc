@@ -34,8 +34,8 @@ using format::ObjectRef;
 //   'k' commit seq:u64                             -> catalog entry
 //   'm'                                            -> totals
 constexpr uint64_t kSchema = 1;
-constexpr size_t kRunRecords = 1u << 20;           // sorted and ingested at once: 48 MiB
-constexpr uint64_t kEntriesPerRead = 102u * 256;   // 1 MiB of the table
+constexpr size_t kRunRecords = 1u << 20;          // sorted and ingested at once: 48 MiB
+constexpr uint64_t kEntriesPerRead = 102u * 256;  // 1 MiB of the table
 
 // One row of 'c', in memory until its run is full.
 struct PlaceRow {
@@ -238,9 +238,9 @@ class RocksIndex final : public Index {
   IndexSeal seal_;
   std::string reason_;  // of the rebuild that the next sync reports
   Totals totals_;
-  std::vector<ObjectRef> packs_;             // by ordinal
+  std::vector<ObjectRef> packs_;  // by ordinal
   std::map<ObjectRef, uint32_t> ordinals_;
-  std::unordered_set<uint32_t> complete_;    // packs whose every chunk is loaded
+  std::unordered_set<uint32_t> complete_;  // packs whose every chunk is loaded
   std::vector<PlaceRow> run_;
 };
 
@@ -287,9 +287,8 @@ bool RocksIndex::load_state() {
 
 // Rows of condemned packs are passed over by places(), and dropped by starting afresh.
 bool RocksIndex::is_mostly_garbage(const LogState& log) const {
-  const auto condemned = std::count_if(packs_.begin(), packs_.end(), [&](const ObjectRef& pack) {
-    return log.is_condemned(pack);
-  });
+  const auto condemned = std::count_if(
+      packs_.begin(), packs_.end(), [&](const ObjectRef& pack) { return log.is_condemned(pack); });
   return condemned > 16 && static_cast<size_t>(condemned) * 2 > packs_.size();
 }
 

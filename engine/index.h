@@ -42,7 +42,7 @@ struct CatalogEntry {
 };
 
 struct IndexStats {
-  uint64_t places = 0;          // chunk places ever loaded, those in condemned packs included
+  uint64_t places = 0;  // chunk places ever loaded, those in condemned packs included
   uint64_t packs = 0;
   uint64_t checkpoints = 0;
   uint64_t disk_bytes = 0;
@@ -51,8 +51,8 @@ struct IndexStats {
 
 struct IndexSync {
   bool rebuilt = false;
-  std::string rebuild_reason;   // why, in words; empty for a first build
-  uint64_t commits = 0;         // loaded by this sync
+  std::string rebuild_reason;  // why, in words; empty for a first build
+  uint64_t commits = 0;        // loaded by this sync
   uint64_t places = 0;
 };
 
