@@ -1,0 +1,99 @@
+#include "bench/device_limit.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+
+#include "io/base/check.h"
+
+namespace caisson::bench {
+
+namespace {
+
+Status write_and_sync(int fd, Bytes data, const std::string& path) {
+  for (size_t done = 0; done < data.size();) {
+    const size_t step = std::min<size_t>(data.size() - done, kLimitRequestBytes);
+    const ssize_t wrote = ::write(fd, data.data() + done, step);
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote <= 0) return errno_status(wrote < 0 ? errno : EIO, path);
+    done += static_cast<size_t>(wrote);
+  }
+  return ::fsync(fd) == 0 ? Status() : errno_status(errno, path);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<DeviceLimit>> DeviceLimit::create(FileSystem& files, std::string path,
+                                                         uint64_t bytes) {
+  CAISSON_CHECK(bytes > 0 && bytes % kLimitRequestBytes == 0);
+  std::unique_ptr<DeviceLimit> limit(new DeviceLimit(files, std::move(path), bytes));
+  CAISSON_ASSIGN_OR_RETURN(limit->memory_,
+                           AlignedBuffer::allocate(kLimitRequestBytes * kLimitDepth, true));
+  // Not zeros: a device or a virtual disk may take those for free.
+  uint64_t word = 0x9e3779b97f4a7c15;
+  const MutableBytes memory = limit->memory_.bytes();
+  for (size_t i = 0; i < memory.size(); i += 8) {
+    word ^= word << 13, word ^= word >> 7, word ^= word << 17;
+    store_le(memory.data() + i, word);
+  }
+  CAISSON_ASSIGN_OR_RETURN(limit->file_,
+                           files.open(limit->path_, OpenMode::kCreateNew, Access::kDirect));
+  CAISSON_ASSIGN_OR_RETURN(limit->queue_,
+                           files.make_queue({.depth = kLimitDepth, .registered_memory = memory}));
+  return limit;
+}
+
+DeviceLimit::~DeviceLimit() {
+  queue_.reset();
+  const bool created = file_ != nullptr;
+  file_.reset();
+  if (created) (void)files_.remove_file(path_);  // a scratch file; nothing to do about a failure
+}
+
+Status DeviceLimit::transfer(bool write) {
+  uint64_t next = 0;
+  const auto submit = [&](uint64_t slot) {
+    const MutableBytes buffer =
+        memory_.bytes().subspan(slot * kLimitRequestBytes, kLimitRequestBytes);
+    const uint64_t offset = next;
+    next += kLimitRequestBytes;
+    return write ? queue_->submit_write(*file_, offset, buffer, slot)
+                 : queue_->submit_read(*file_, offset, buffer, slot);
+  };
+  for (uint64_t slot = 0; slot < kLimitDepth && next < bytes_; ++slot) {
+    CAISSON_RETURN_IF_ERROR(submit(slot));
+  }
+  while (queue_->in_flight() > 0) {
+    CAISSON_ASSIGN_OR_RETURN(const IoCompletion done, queue_->wait());
+    CAISSON_RETURN_IF_ERROR(done.status);
+    if (next < bytes_) CAISSON_RETURN_IF_ERROR(submit(done.tag));
+  }
+  return {};
+}
+
+Status DeviceLimit::write() {
+  if (!allocated_) CAISSON_RETURN_IF_ERROR(file_->allocate(bytes_));
+  allocated_ = true;
+  CAISSON_RETURN_IF_ERROR(transfer(true));
+  return file_->sync();
+}
+
+Status buffered_write(const std::string& path, Bytes data) {
+  const int fd = ::open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
+  if (fd < 0) return errno_status(errno, path);
+  const Status written = write_and_sync(fd, data, path);
+  ::close(fd);
+  CAISSON_RETURN_IF_ERROR(written);
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  const int directory = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0) return errno_status(errno, parent);
+  const int synced = ::fsync(directory);
+  const int error = errno;
+  ::close(directory);
+  return synced == 0 ? Status() : errno_status(error, parent);
+}
+
+}  // namespace caisson::bench

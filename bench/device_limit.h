@@ -1,0 +1,50 @@
+// L, the limit that everything is compared with: what the device takes and gives through the same
+// file system seam with nothing else to do. 4 MiB requests, 16 in flight, direct I/O where the file
+// system has it, prefaulted hugepage buffers, one fallocate before writing, one sync at the end.
+// Thread-compatible.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "caisson/result.h"
+#include "io/base/buffer.h"
+#include "io/file_system.h"
+
+namespace caisson::bench {
+
+inline constexpr uint64_t kLimitRequestBytes = 4u << 20;
+inline constexpr uint32_t kLimitDepth = 16;
+
+class DeviceLimit {
+ public:
+  // A new file at `path`, removed again with this object. `bytes` is a multiple of 4 MiB.
+  static Result<std::unique_ptr<DeviceLimit>> create(FileSystem& files, std::string path,
+                                                     uint64_t bytes);
+  ~DeviceLimit();
+  DeviceLimit(const DeviceLimit&) = delete;
+  DeviceLimit& operator=(const DeviceLimit&) = delete;
+
+  // The first call writes fresh blocks (fallocate included), later calls overwrite them.
+  Status write();
+  Status read() { return transfer(false); }
+
+ private:
+  DeviceLimit(FileSystem& files, std::string path, uint64_t bytes)
+      : files_(files), path_(std::move(path)), bytes_(bytes) {}
+  Status transfer(bool write);
+
+  FileSystem& files_;
+  const std::string path_;
+  const uint64_t bytes_;
+  bool allocated_ = false;
+  AlignedBuffer memory_;
+  std::unique_ptr<File> file_;
+  std::unique_ptr<IoQueue> queue_;
+};
+
+// What most checkpoint writers do: buffered write(2) of the same bytes in 4 MiB calls, then fsync,
+// then the directory's fsync. The caller removes the file.
+Status buffered_write(const std::string& path, Bytes data);
+
+}  // namespace caisson::bench
