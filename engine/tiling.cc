@@ -209,32 +209,32 @@ PieceGrid choose_pieces(const Shape& shape, DType dtype, const Shape& tile, cons
 }
 
 Status check_box(const TensorSpec& tensor, const Box& box) {
-  const std::string where = "tensor \"" + tensor.name + "\": box " + to_string(box);
+  const auto refuse = [&](const std::string& why) {
+    return invalid_argument("tensor \"" + tensor.name + "\": box " + to_string(box) + " " + why);
+  };
   if (!contains(tensor.shape, box)) {
-    return invalid_argument(where + " does not lie within shape " + to_string(tensor.shape));
+    return refuse("does not lie within shape " + to_string(tensor.shape));
   }
   if (is_empty(box) || tensor.dtype.bits % 8 == 0) return ok_status();
+  const std::string bits = std::to_string(tensor.dtype.bits);
   const std::optional<ByteCut> cut = byte_cut(tensor.shape.extents(), tensor.dtype);
   if (!cut.has_value()) {
-    return invalid_argument(where + ": its elements of " + std::to_string(tensor.dtype.bits) +
-                            " bits are not a whole number of bytes");
+    return refuse("is of a tensor whose elements of " + bits + " bits are not whole bytes");
   }
   uint64_t unit = cut->step;
   for (int axis = cut->axis; axis < tensor.shape.rank; ++axis) {
     const size_t at = static_cast<size_t>(axis);
     const uint64_t step = axis == cut->axis ? cut->step : tensor.shape.dims[at];
     if (box.offset[at] % step != 0 || box.extent[at] % step != 0) {
-      return invalid_argument(where + " cuts a byte: elements have " +
-                              std::to_string(tensor.dtype.bits) + " bits, so dimension " +
-                              std::to_string(axis) + " can be cut only at multiples of " +
-                              std::to_string(step));
+      return refuse("cuts a byte: elements have " + bits + " bits, so dimension " +
+                    std::to_string(axis) + " can be cut only at multiples of " +
+                    std::to_string(step));
     }
     if (axis > cut->axis) unit *= step;
   }
-  if (packed_bytes(unit, tensor.dtype).value() > format::kChunkRawBytesMax) {
-    return invalid_argument(where + ": rows of " + std::to_string(unit) + " elements of " +
-                            std::to_string(tensor.dtype.bits) +
-                            " bits are too long to be cut at bytes; save the tensor as U8");
+  if (unit > uint64_t{format::kChunkRawBytesMax} * 8 / tensor.dtype.bits) {
+    return refuse("is of a tensor whose rows of " + std::to_string(unit) + " elements of " + bits +
+                  " bits are too long to be cut at bytes; save it as U8");
   }
   return ok_status();
 }
@@ -245,6 +245,7 @@ Status check_grid(const TensorSpec& tensor, const Box& box, const PieceGrid& gri
                             to_string(box) + " " + std::string(why));
   };
   if (grid.rank != box.rank) return refuse("has another rank");
+  if (tensor.dtype.bits == 0) return refuse("is of elements without bits");
   const size_t rank = static_cast<size_t>(box.rank);
   for (size_t i = 0; i < rank; ++i) {
     if (grid.cell[i] == 0) return refuse("has a cell without extent");
