@@ -4,6 +4,7 @@
 #include "io/uring_queue.h"
 
 #include <liburing.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -178,8 +179,11 @@ class UringQueue final : public IoQueue {
     if (owner_ != std::thread::id()) {
       return invalid_argument("an I/O queue was used by a second thread; give it one of its own");
     }
-    const int rc = ::io_uring_enable_rings(&ring_);
-    if (rc < 0) return errno_status(-rc, "enabling io_uring");
+    // liburing 2.3 declares io_uring_enable_rings and does not export it.
+    if (::syscall(SYS_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0) !=
+        0) {
+      return errno_status(errno, "enabling io_uring");
+    }
     owner_ = std::this_thread::get_id();
     return ok_status();
   }
