@@ -109,7 +109,7 @@ Status StoreBench::prepare() {
   }
   fs::create_directory(scratch_, error);
   if (error) return io_error(scratch_ + ": " + error.message());
-  files_ = make_posix_file_system(options_.store.io_engine);
+  CAISSON_ASSIGN_OR_RETURN(files_, make_posix_file_system(options_.store.io_engine));
   CAISSON_ASSIGN_OR_RETURN(saved_, AlignedBuffer::allocate(options_.bytes, true));
   CAISSON_ASSIGN_OR_RETURN(restored_, AlignedBuffer::allocate(options_.bytes, true));
   const uint64_t dims[] = {4096, 8192};

@@ -37,9 +37,9 @@ struct Alias {
 };
 
 struct SaveInput {
-  std::span<const TensorShard> tensors;
-  std::span<const BlobView> blobs;
-  std::span<const Alias> aliases;
+  std::span<const TensorShard> tensors = {};
+  std::span<const BlobView> blobs = {};
+  std::span<const Alias> aliases = {};
 };
 
 // What a finished save did.
