@@ -52,6 +52,7 @@ struct SaveReport {
   uint64_t stored_bytes = 0;    // payload bytes newly written
   double stall_seconds = 0;     // how long save() itself took
   double seconds = 0;           // from save() to durable
+  std::string warning;          // not empty: it succeeded, but somebody should look at this
 };
 
 struct CheckpointInfo {
@@ -68,6 +69,8 @@ struct CheckpointInfo {
   uint64_t raw_bytes = 0;
   uint64_t stored_bytes = 0;    // newly written by its save
   std::string metadata_json;
+  std::string problem;          // not empty: its root could not be read, the fields from
+                                // created_unix_ns on are unknown; names the next command
 };
 
 struct TensorInfo {

@@ -1,0 +1,42 @@
+#include "client/checkpoint_name.h"
+
+#include <algorithm>
+#include <charconv>
+
+namespace caisson {
+
+Status check_run(std::string_view run) {
+  const bool control = std::ranges::any_of(
+      run, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
+  if (run.empty() || run.size() > kRunBytesMax || control || run.starts_with('/') ||
+      run.ends_with('/') || run.find("//") != std::string_view::npos) {
+    return invalid_argument("\"" + std::string(run.substr(0, 80)) + "\" cannot name a run: 1 to " +
+                            std::to_string(kRunBytesMax) +
+                            " bytes, no control characters, no empty part between slashes");
+  }
+  return ok_status();
+}
+
+Result<CheckpointName> parse_checkpoint_name(std::string_view name) {
+  const size_t slash = name.rfind('/');
+  if (slash == std::string_view::npos) {
+    return invalid_argument("\"" + std::string(name) +
+                            "\" is no checkpoint name: write run/step or run/latest");
+  }
+  CheckpointName parsed{.run = std::string(name.substr(0, slash)), .step = std::nullopt};
+  CAISSON_RETURN_IF_ERROR(check_run(parsed.run));
+  const std::string_view step = name.substr(slash + 1);
+  if (step == "latest") return parsed;
+  uint64_t number = 0;
+  const auto [end, error] = std::from_chars(step.data(), step.data() + step.size(), number);
+  // One number has one name: no leading zeros.
+  if (error != std::errc() || end != step.data() + step.size() ||
+      (step.size() > 1 && step.front() == '0')) {
+    return invalid_argument("\"" + std::string(name) +
+                            "\": the step is a decimal number or \"latest\"");
+  }
+  parsed.step = number;
+  return parsed;
+}
+
+}  // namespace caisson

@@ -1,0 +1,25 @@
+// "run/step" and "run/latest", as people and programs write them. Pure.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "caisson/result.h"
+
+namespace caisson {
+
+struct CheckpointName {
+  std::string run;               // may itself contain '/': the last one separates the step
+  std::optional<uint64_t> step;  // nullopt: "latest"
+};
+
+inline constexpr size_t kRunBytesMax = 512;
+
+// kInvalidArgument saying how a name looks.
+Result<CheckpointName> parse_checkpoint_name(std::string_view name);
+// 1 to kRunBytesMax bytes, no control characters, no empty component.
+Status check_run(std::string_view run);
+
+}  // namespace caisson

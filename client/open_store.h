@@ -1,0 +1,19 @@
+// Opens a store over any ObjectStore: what Store::open calls once it has made one for the URL, and
+// what tests call with a simulated file system, fixed uuids and a fixed clock.
+#pragma once
+
+#include <memory>
+
+#include "caisson/store.h"
+#include "io/base/clock.h"
+#include "io/base/hash.h"
+#include "io/object_store.h"
+
+namespace caisson {
+
+// Creates the store file where there is none and options.create allows it. `uuids` and `clock`
+// outlive the store.
+Result<std::unique_ptr<Store>> open_store(std::unique_ptr<ObjectStore> objects, UuidSource& uuids,
+                                          Clock& clock, const StoreOptions& options);
+
+}  // namespace caisson

@@ -1,0 +1,60 @@
+#include "client/pending_save.h"
+
+#include <utility>
+
+#include "io/base/check.h"
+
+namespace caisson {
+
+void PendingSave::State::finish(Status outcome, SaveReport made) {
+  MutexLock lock(mutex);
+  status = std::move(outcome);
+  report = std::move(made);
+  done = true;
+  finished.notify_all();
+}
+
+Status PendingSave::State::wait() {
+  MutexLock lock(mutex);
+  while (!done) finished.wait(mutex);
+  seen = true;
+  return status;
+}
+
+bool PendingSave::State::is_done() {
+  MutexLock lock(mutex);
+  return done;
+}
+
+Status PendingSave::State::take_unseen_error() {
+  MutexLock lock(mutex);
+  if (!done || seen) return ok_status();
+  seen = true;
+  return status;
+}
+
+PendingSave::PendingSave(std::shared_ptr<State> state) : state_(std::move(state)) {}
+PendingSave::PendingSave(PendingSave&&) noexcept = default;
+
+PendingSave& PendingSave::operator=(PendingSave&& other) noexcept {
+  PendingSave old(std::exchange(state_, std::move(other.state_)));  // waits, like the destructor
+  return *this;
+}
+
+PendingSave::~PendingSave() {
+  if (state_ == nullptr) return;
+  // Waits, since the memory may be lent; does not count as being told of an error.
+  MutexLock lock(state_->mutex);
+  while (!state_->done) state_->finished.wait(state_->mutex);
+}
+
+bool PendingSave::done() const { return state_->is_done(); }
+Status PendingSave::wait() { return state_->wait(); }
+void PendingSave::cancel() { state_->stop.request_stop(); }
+
+const SaveReport& PendingSave::report() const {
+  CAISSON_CHECK(state_->is_done());
+  return state_->report;
+}
+
+}  // namespace caisson

@@ -1,0 +1,325 @@
+// Store, as one object: the locks, threads and process checks around saver.h and restorer.h. Saves
+// of one Store run on its background thread, one after the other: the next is then compared with
+// the checkpoint that the one before has committed.
+#include "caisson/store.h"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <utility>
+
+#include "client/background.h"
+#include "client/glob.h"
+#include "client/open_store.h"
+#include "client/pending_save.h"
+#include "client/restorer.h"
+#include "client/saver.h"
+#include "client/store_context.h"
+#include "io/object_dir.h"
+#include "io/posix_file_system.h"
+
+namespace caisson {
+
+namespace {
+
+// Where a URL points: the absolute path of a directory.
+Result<std::string> directory_of_url(const std::string& url) {
+  std::string path = url;
+  if (const size_t scheme = url.find("://"); scheme != std::string::npos) {
+    if (!url.starts_with("file://")) {
+      return unsupported("\"" + url + "\": this version stores into directories only; give a " +
+                         "path, or file:// and a path");
+    }
+    path = url.substr(scheme + 3);
+    if (!path.starts_with('/')) {
+      return invalid_argument("\"" + url + "\": a file URL has an absolute path, as in " +
+                              "file:///data/checkpoints");
+    }
+  }
+  if (path.empty() || path.find('\0') != std::string::npos) {
+    return invalid_argument("an empty path is no store");
+  }
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  if (error) return errno_status(error.value(), path);
+  std::string normal = absolute.lexically_normal().string();
+  while (normal.size() > 1 && normal.ends_with('/')) normal.pop_back();
+  return normal;
+}
+
+// A directory that holds files but no store is refused, so that a mistyped path never becomes one.
+Status refuse_foreign_directory(FileSystem& files, const std::string& root) {
+  const auto entries = files.list(root);
+  if (!entries.ok()) {
+    return entries.status().code() == StatusCode::kNotFound ? ok_status() : entries.status();
+  }
+  const auto is_ours = [](const DirEntry& e) { return e.name == format::kStoreKey; };
+  if (std::ranges::any_of(*entries, is_ours)) return ok_status();
+  for (const DirEntry& entry : *entries) {
+    // Left by a creation that did not get far, or going on right now.
+    if (entry.name == "tmp" && entry.is_directory) continue;
+    return invalid_argument(root + " is no store and not empty (\"" + entry.name +
+                            "\"); choose an empty or new directory");
+  }
+  return ok_status();
+}
+
+class StoreImpl final : public Store {
+ public:
+  explicit StoreImpl(std::unique_ptr<StoreContext> context)
+      : context_(std::move(context)), background_(std::make_unique<BackgroundThread>()) {}
+  ~StoreImpl() override {
+    // In a forked child the thread, and what it held, are the parent's.
+    if (!context_->is_forked()) return;
+    (void)background_.release();
+    (void)context_.release();
+  }
+  StoreImpl(const StoreImpl&) = delete;
+  StoreImpl& operator=(const StoreImpl&) = delete;
+
+  Result<PendingSave> save(const std::string& name, const SaveInput& input,
+                           const SaveOptions& options) override;
+  Result<std::string> begin_save(const std::string& name, const SaveOptions& options) override;
+  Result<std::unique_ptr<SaveTransaction>> join_save(const std::string& ticket, uint32_t rank,
+                                                     const SaveOptions& options) override;
+  Result<SaveReport> commit_save(const std::string& ticket, uint32_t ranks,
+                                 std::span<const SealedPart> parts,
+                                 const SaveOptions& options) override;
+  Status abort_save(const std::string& ticket) override;
+  Status claim(const std::string& run, const std::string& base) override;
+  Result<std::vector<CheckpointInfo>> checkpoints() override;
+  Result<CheckpointInfo> info(const std::string& name) override;
+  Result<std::vector<TensorInfo>> tensors(const std::string& name, std::string_view glob) override;
+  Status restore(const std::string& name, std::span<const TensorTarget> targets,
+                 const RestoreOptions& options) override;
+  Result<std::vector<std::byte>> read_blob(const std::string& name,
+                                           const std::string& blob) override;
+  Status remove(const std::string& name) override;
+
+ private:
+  Status unseen_error() CAISSON_EXCLUDES(mutex_);
+  Result<CheckpointInfo> describe(const LogState& state, const Checkpoint& checkpoint);
+
+  std::unique_ptr<StoreContext> context_;
+  Mutex mutex_;
+  std::vector<std::shared_ptr<PendingSave::State>> saves_ CAISSON_GUARDED_BY(mutex_);
+  std::unique_ptr<BackgroundThread> background_;  // last: its tasks use the rest
+};
+
+// The error of an earlier save that nobody waited for, once.
+Status StoreImpl::unseen_error() {
+  MutexLock lock(mutex_);
+  Status first;
+  std::erase_if(saves_, [&](const std::shared_ptr<PendingSave::State>& save) {
+    if (!save->is_done()) return false;
+    if (first.ok()) first = save->take_unseen_error();
+    return true;
+  });
+  return first.with_context("an earlier save failed, and nobody had asked for its outcome");
+}
+
+Result<PendingSave> StoreImpl::save(const std::string& name, const SaveInput& input,
+                                    const SaveOptions& options) {
+  const auto started = std::chrono::steady_clock::now();
+  const auto seconds = [started] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  };
+  CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_RETURN_IF_ERROR(unseen_error());
+  CAISSON_RETURN_IF_ERROR(check_save(*context_, name, options));
+  auto owned = std::make_shared<OwnedInput>(own_input(input));
+  if (options.stage) CAISSON_RETURN_IF_ERROR(stage_input(*owned));
+
+  auto state = std::make_shared<PendingSave::State>();
+  {
+    MutexLock lock(mutex_);
+    saves_.push_back(state);
+  }
+  background_->post([this, state, owned, name, options, seconds, stall = seconds()]() mutable {
+    // Two ways to cancel meet in one token.
+    const std::stop_callback forward(options.stop, [state] { state->stop.request_stop(); });
+    SaveOptions with_stop = options;
+    with_stop.stop = state->stop.get_token();
+    auto report = save_whole(*context_, name, owned->items, with_stop);
+    owned.reset();  // the staging arena goes before anybody hears that the save is over
+    if (!report.ok()) return state->finish(report.status(), {});
+    report->stall_seconds = stall;
+    report->seconds = seconds();
+    state->finish(ok_status(), std::move(report).value());
+  });
+  return PendingSave(state);
+}
+
+Result<std::string> StoreImpl::begin_save(const std::string& name, const SaveOptions& options) {
+  CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_RETURN_IF_ERROR(unseen_error());
+  CAISSON_ASSIGN_OR_RETURN(const Ticket ticket, caisson::begin_save(*context_, name, options));
+  return encode_ticket(ticket);
+}
+
+Result<std::unique_ptr<SaveTransaction>> StoreImpl::join_save(const std::string& ticket,
+                                                              uint32_t rank,
+                                                              const SaveOptions& options) {
+  CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_ASSIGN_OR_RETURN(const Ticket decoded, decode_ticket(ticket));
+  return caisson::join_save(*context_, decoded, rank, options);
+}
+
+Result<SaveReport> StoreImpl::commit_save(const std::string& ticket, uint32_t ranks,
+                                          std::span<const SealedPart> parts,
+                                          const SaveOptions& options) {
+  CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_ASSIGN_OR_RETURN(const Ticket decoded, decode_ticket(ticket));
+  return caisson::commit_save(*context_, decoded, ranks, parts, options);
+}
+
+Status StoreImpl::abort_save(const std::string& ticket) {
+  CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_ASSIGN_OR_RETURN(const Ticket decoded, decode_ticket(ticket));
+  return caisson::abort_save(*context_, decoded);
+}
+
+Status StoreImpl::claim(const std::string& run, const std::string& base) {
+  CAISSON_RETURN_IF_ERROR(context_->check_process());
+  return context_->claim(run, base);
+}
+
+// Fails when the root cannot be read.
+Result<CheckpointInfo> StoreImpl::describe(const LogState& state, const Checkpoint& checkpoint) {
+  CAISSON_ASSIGN_OR_RETURN(const auto manifest, context_->manifest(checkpoint.root));
+  const format::Root& root = manifest->root();
+  const Checkpoint* latest = state.latest(checkpoint.run);
+  return CheckpointInfo{.name = checkpoint.name(),
+                        .run = checkpoint.run,
+                        .step = checkpoint.step,
+                        .epoch = checkpoint.epoch,
+                        .commit_seq = checkpoint.seq,
+                        .latest = latest != nullptr && latest->seq == checkpoint.seq,
+                        .rolled_back = checkpoint.rolled_back,
+                        .created_unix_ns = root.created_unix_ns,
+                        .tensors = root.tensors,
+                        .ranks = root.parts.size(),
+                        .raw_bytes = root.raw_bytes,
+                        .stored_bytes = root.stored_bytes,
+                        .metadata_json = root.metadata_json,
+                        .problem = {}};
+}
+
+Result<std::vector<CheckpointInfo>> StoreImpl::checkpoints() {
+  CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_ASSIGN_OR_RETURN(const auto state, context_->log().refresh());
+  std::vector<CheckpointInfo> found;
+  for (const auto& [seq, checkpoint] : state->checkpoints()) {
+    auto info = describe(*state, checkpoint);
+    if (!info.ok()) {
+      // One damaged root must not hide the others.
+      const Checkpoint* latest = state->latest(checkpoint.run);
+      CheckpointInfo damaged;
+      damaged.name = checkpoint.name();
+      damaged.run = checkpoint.run;
+      damaged.step = checkpoint.step;
+      damaged.epoch = checkpoint.epoch;
+      damaged.commit_seq = seq;
+      damaged.latest = latest != nullptr && latest->seq == seq;
+      damaged.rolled_back = checkpoint.rolled_back;
+      damaged.problem = info.status().to_string();
+      found.push_back(std::move(damaged));
+      continue;
+    }
+    found.push_back(std::move(info).value());
+  }
+  return found;
+}
+
+Result<CheckpointInfo> StoreImpl::info(const std::string& name) {
+  CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_ASSIGN_OR_RETURN(const auto state, context_->log().refresh());
+  CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, find_checkpoint(*state, name));
+  return describe(*state, checkpoint);
+}
+
+Result<std::vector<TensorInfo>> StoreImpl::tensors(const std::string& name, std::string_view glob) {
+  CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, context_->find(name));
+  CAISSON_ASSIGN_OR_RETURN(const auto manifest, context_->manifest(checkpoint.root));
+  const auto& parts = manifest->root().parts;
+  std::vector<TensorInfo> found;
+  CAISSON_RETURN_IF_ERROR(manifest->for_each([&](const TensorRecord& record) -> Status {
+    if (!matches_glob(glob, record.spec.name)) return ok_status();
+    TensorInfo info{.spec = record.spec,
+                    .blob = record.kind == TensorKind::kBlob,
+                    .alias_of = record.alias_of,
+                    .tile = record.tile,
+                    .raw_bytes = 0,
+                    .shards = {},
+                    .ranks = {}};
+    if (record.kind == TensorKind::kAlias) {
+      // Shown with what it stands for.
+      CAISSON_ASSIGN_OR_RETURN(const auto target, manifest->find(record.alias_of));
+      if (target) {
+        info.spec.dtype = target->spec.dtype;
+        info.spec.shape = target->spec.shape;
+        info.tile = target->tile;
+      }
+    } else {
+      CAISSON_ASSIGN_OR_RETURN(const uint64_t elements, element_count(record.spec.shape));
+      CAISSON_ASSIGN_OR_RETURN(info.raw_bytes, packed_bytes(elements, record.spec.dtype));
+    }
+    for (const ShardRecord& shard : record.shards) {
+      info.shards.push_back(shard.box);
+      info.ranks.push_back(parts[shard.part].rank);
+    }
+    found.push_back(std::move(info));
+    return ok_status();
+  }));
+  return found;
+}
+
+Status StoreImpl::restore(const std::string& name, std::span<const TensorTarget> targets,
+                          const RestoreOptions& options) {
+  CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, context_->find(name));
+  CAISSON_ASSIGN_OR_RETURN(const auto manifest, context_->manifest(checkpoint.root));
+  return restore_targets(context_->objects(), *manifest, context_->budget(), targets, options);
+}
+
+Result<std::vector<std::byte>> StoreImpl::read_blob(const std::string& name,
+                                                    const std::string& blob) {
+  CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, context_->find(name));
+  CAISSON_ASSIGN_OR_RETURN(const auto manifest, context_->manifest(checkpoint.root));
+  return caisson::read_blob(context_->objects(), *manifest, context_->budget(), blob);
+}
+
+Status StoreImpl::remove(const std::string& name) {
+  CAISSON_RETURN_IF_ERROR(context_->check_process());
+  const auto pruned = context_->log().append([&](const LogState& s) -> Result<format::LogBody> {
+    CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, find_checkpoint(s, name));
+    const format::PruneRecord prune{.checkpoint = checkpoint.seq};
+    CAISSON_RETURN_IF_ERROR(s.check(prune));
+    return format::LogBody(prune);
+  });
+  return pruned.status();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Store>> open_store(std::unique_ptr<ObjectStore> objects, UuidSource& uuids,
+                                          Clock& clock, const StoreOptions& options) {
+  CAISSON_ASSIGN_OR_RETURN(auto context,
+                           StoreContext::open(std::move(objects), uuids, clock, options));
+  return std::unique_ptr<Store>(std::make_unique<StoreImpl>(std::move(context)));
+}
+
+Result<std::unique_ptr<Store>> Store::open(const std::string& url, const StoreOptions& options) {
+  CAISSON_ASSIGN_OR_RETURN(const std::string root, directory_of_url(url));
+  CAISSON_ASSIGN_OR_RETURN(std::shared_ptr<FileSystem> files,
+                           make_posix_file_system(options.io_engine));
+  CAISSON_RETURN_IF_ERROR(refuse_foreign_directory(*files, root));
+  auto store = open_store(make_object_dir(std::move(files), root, system_uuids()), system_uuids(),
+                          system_clock(), options);
+  if (!store.ok()) return store.status().with_context(root);
+  return store;
+}
+
+}  // namespace caisson

@@ -1,0 +1,145 @@
+#include "client/store_context.h"
+
+#include <unistd.h>
+
+#include <utility>
+
+#include "client/checkpoint_name.h"
+#include "engine/format/root.h"
+
+namespace caisson {
+
+namespace {
+
+constexpr uint64_t kStoreFileBytesMax = 64u << 10;
+constexpr size_t kManifestsKept = 4;
+
+}  // namespace
+
+StoreContext::StoreContext(std::unique_ptr<ObjectStore> objects, UuidSource& uuids, Clock& clock,
+                           const StoreOptions& options)
+    : objects_(std::move(objects)),
+      uuids_(uuids),
+      clock_(clock),
+      pid_(::getpid()),
+      budget_(options.memory_bytes_max) {}
+
+Result<std::unique_ptr<StoreContext>> StoreContext::open(std::unique_ptr<ObjectStore> objects,
+                                                         UuidSource& uuids, Clock& clock,
+                                                         const StoreOptions& options) {
+  std::unique_ptr<StoreContext> context(
+      new StoreContext(std::move(objects), uuids, clock, options));
+  CAISSON_RETURN_IF_ERROR(context->open_store_file(options.create));
+  CAISSON_ASSIGN_OR_RETURN(context->log_, Log::open(*context->objects_, uuids, this_process()));
+  return context;
+}
+
+Status StoreContext::open_store_file(bool create) {
+  auto bytes = objects_->get(format::kStoreKey, kStoreFileBytesMax);
+  if (!bytes.ok() && bytes.status().code() == StatusCode::kNotFound) {
+    if (!create) {
+      return not_found("no store here: there is no " + std::string(format::kStoreKey) +
+                       "; open it with `create` to make one");
+    }
+    // Objects without the store file: not ours, or damaged. Never written over.
+    CAISSON_RETURN_IF_ERROR(objects_->list("", [](const ObjectInfo& object) -> Status {
+      if (object.key == format::kStoreKey) return ok_status();  // created at this moment
+      return invalid_argument("no store is created here: it is not empty (\"" + object.key +
+                              "\"), and has no " + std::string(format::kStoreKey) +
+                              "; choose an empty directory");
+    }));
+    const format::StoreFile fresh{.uuid = uuids_.next(), .created_unix_ns = clock_.unix_ns()};
+    const Status created = objects_->put_new(format::kStoreKey, format::encode_store_file(fresh));
+    if (!created.ok() && created.code() != StatusCode::kAlreadyExists) return created;
+    bytes = objects_->get(format::kStoreKey, kStoreFileBytesMax);  // ours, or another creator's
+  }
+  if (!bytes.ok()) return bytes.status();
+  CAISSON_ASSIGN_OR_RETURN(const format::StoreFile store, format::decode_store_file(*bytes));
+  if (store.hash != 1 || store.id_bytes != 16) {
+    return unsupported("the store names chunks by hash " + std::to_string(store.hash) +
+                       ", which this version does not know; use a newer one");
+  }
+  uuid_ = store.uuid;
+  return ok_status();
+}
+
+bool StoreContext::is_forked() const { return ::getpid() != pid_; }
+
+Status StoreContext::check_process() const {
+  if (!is_forked()) return ok_status();
+  return invalid_argument("this store was opened by process " + std::to_string(pid_) +
+                          " before fork(); open it again in the child");
+}
+
+Result<uint64_t> StoreContext::append_claim(const std::string& run, const std::string& base) {
+  CAISSON_RETURN_IF_ERROR(check_run(run));
+  uint64_t epoch = 0;
+  const auto appended = log_->append([&](const LogState& state) -> Result<format::LogBody> {
+    const auto known = state.runs().find(run);
+    format::ClaimRecord claim{.run = run, .epoch = 1, .base = 0};
+    if (known != state.runs().end()) {
+      claim.epoch = known->second.epoch + 1;
+      claim.base = known->second.latest;
+    }
+    if (!base.empty()) {
+      CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, find_checkpoint(state, base));
+      claim.base = checkpoint.seq;
+    }
+    CAISSON_RETURN_IF_ERROR(state.check(claim));
+    epoch = claim.epoch;
+    return format::LogBody(claim);
+  });
+  if (!appended.ok()) return appended.status().with_context("claim of run \"" + run + "\"");
+  return epoch;
+}
+
+Result<uint64_t> StoreContext::epoch_of(const std::string& run) {
+  MutexLock lock(mutex_);
+  if (const auto known = epochs_.find(run); known != epochs_.end()) return known->second;
+  CAISSON_ASSIGN_OR_RETURN(const uint64_t epoch, append_claim(run, {}));
+  epochs_.emplace(run, epoch);
+  return epoch;
+}
+
+Status StoreContext::claim(const std::string& run, const std::string& base) {
+  MutexLock lock(mutex_);
+  CAISSON_ASSIGN_OR_RETURN(const uint64_t epoch, append_claim(run, base));
+  epochs_[run] = epoch;
+  return ok_status();
+}
+
+Result<Checkpoint> StoreContext::find(const std::string& name) {
+  CAISSON_ASSIGN_OR_RETURN(const auto state, log_->refresh());
+  return find_checkpoint(*state, name);
+}
+
+Result<std::shared_ptr<Manifest>> StoreContext::manifest(const format::SealedRef& root) {
+  {
+    MutexLock lock(mutex_);
+    for (auto it = manifests_.begin(); it != manifests_.end(); ++it) {
+      if (!(it->root == root)) continue;
+      manifests_.splice(manifests_.begin(), manifests_, it);
+      return it->manifest;
+    }
+  }
+  CAISSON_ASSIGN_OR_RETURN(std::shared_ptr<Manifest> opened, Manifest::open(*objects_, root));
+  MutexLock lock(mutex_);
+  manifests_.push_front({.root = root, .manifest = opened});
+  if (manifests_.size() > kManifestsKept) manifests_.pop_back();
+  return opened;
+}
+
+Result<Checkpoint> find_checkpoint(const LogState& state, const std::string& name) {
+  CAISSON_ASSIGN_OR_RETURN(const CheckpointName wanted, parse_checkpoint_name(name));
+  const Checkpoint* found =
+      wanted.step ? state.find(wanted.run, *wanted.step) : state.latest(wanted.run);
+  if (found != nullptr) return *found;
+  if (!state.runs().contains(wanted.run)) {
+    return not_found("no run \"" + wanted.run + "\" in this store; next: caisson ls STORE");
+  }
+  const Checkpoint* latest = state.latest(wanted.run);
+  return not_found("no checkpoint " + name + "; the run's latest is " +
+                   (latest == nullptr ? std::string("none yet") : latest->name()));
+}
+
+}  // namespace caisson

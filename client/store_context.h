@@ -1,0 +1,77 @@
+// What everything that belongs to one opened Store shares: its objects, log and memory budget, the
+// epochs under which it saves, its open manifests. Thread-safe.
+#pragma once
+
+#include <sys/types.h>
+
+#include <list>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "caisson/options.h"
+#include "engine/log.h"
+#include "engine/manifest.h"
+#include "io/base/buffer.h"
+#include "io/base/clock.h"
+
+namespace caisson {
+
+class StoreContext {
+ public:
+  // Reads or creates the store file and opens the log.
+  static Result<std::unique_ptr<StoreContext>> open(std::unique_ptr<ObjectStore> objects,
+                                                    UuidSource& uuids, Clock& clock,
+                                                    const StoreOptions& options);
+
+  // kInvalidArgument in a process that inherited this store over fork(): rings and threads do not
+  // cross it.
+  Status check_process() const;
+  bool is_forked() const;
+
+  ObjectStore& objects() { return *objects_; }
+  Log& log() { return *log_; }
+  MemoryBudget& budget() { return budget_; }
+  UuidSource& uuids() { return uuids_; }
+  Clock& clock() { return clock_; }
+  const Uuid& uuid() const { return uuid_; }
+
+  // The epoch under which this Store saves to `run`: claimed at the first call, the same ever
+  // after, so that a claim by somebody else fences this Store until it claims again.
+  Result<uint64_t> epoch_of(const std::string& run) CAISSON_EXCLUDES(mutex_);
+  Status claim(const std::string& run, const std::string& base) CAISSON_EXCLUDES(mutex_);
+
+  // "run/step" or "run/latest", as the log says now. kNotFound says what there is.
+  Result<Checkpoint> find(const std::string& name);
+  // Opened once and kept while it is one of the last few used.
+  Result<std::shared_ptr<Manifest>> manifest(const format::SealedRef& root)
+      CAISSON_EXCLUDES(mutex_);
+
+ private:
+  StoreContext(std::unique_ptr<ObjectStore> objects, UuidSource& uuids, Clock& clock,
+               const StoreOptions& options);
+  Status open_store_file(bool create);
+  Result<uint64_t> append_claim(const std::string& run, const std::string& base)
+      CAISSON_REQUIRES(mutex_);
+
+  struct OpenManifest {
+    format::SealedRef root;
+    std::shared_ptr<Manifest> manifest;
+  };
+
+  const std::unique_ptr<ObjectStore> objects_;
+  UuidSource& uuids_;
+  Clock& clock_;
+  const pid_t pid_;
+  MemoryBudget budget_;
+  Uuid uuid_;
+  std::unique_ptr<Log> log_;
+  Mutex mutex_;
+  std::map<std::string, uint64_t, std::less<>> epochs_ CAISSON_GUARDED_BY(mutex_);
+  std::list<OpenManifest> manifests_ CAISSON_GUARDED_BY(mutex_);  // most recently used first
+};
+
+// The checkpoint that `name` means in `state`; kNotFound says what there is instead.
+Result<Checkpoint> find_checkpoint(const LogState& state, const std::string& name);
+
+}  // namespace caisson

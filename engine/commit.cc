@@ -1,0 +1,344 @@
+// The commit of a save, step by step. Nothing before step 6 is visible to anybody; step 6 is one
+// create-once record, and that record is the commit.
+//
+//  1. Every part is opened and its trailer compared with the digest that its rank handed over at
+//     seal(). A rank seals only after its packs are durable, so what a part refers to is on disk.
+//  2. Ranks 0 .. n-1 are there, each exactly once.
+//  3. The parts' directories are merged by name. Records of one tensor must agree on element type,
+//     shape, kind and tile; its shards must cover it exactly once; aliases must name a tensor.
+//  4. The merged directory object is written and made durable.
+//  5. The root (parts, digests, every pack needed, the directory) is written and made durable.
+//  6. The commit record is appended to the log. Before every attempt its preconditions are checked
+//     against the newest state: the save is open and of the run's current epoch (nobody claimed the
+//     run since), the name is free or to be replaced, and no pack needed is condemned.
+//
+// A crash before 6 leaves an open save: garbage that gc reclaims after a close or a claim. A
+// failure before 6 also appends `close`, best effort, so that gc need not wait. After 6 the
+// checkpoint is whole; there is no repair step either way.
+//
+// Cost: one read of each part's directory, a sort of the names; about 40 bytes of memory a shard.
+#include "engine/commit.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "engine/coverage.h"
+#include "engine/manifest.h"
+#include "io/base/check.h"
+
+namespace caisson {
+
+namespace {
+
+using format::SealedRef;
+
+// A shard in memory while all parts' directories are there at once: varints, since a checkpoint of
+// a thousand ranks has millions of shards.
+void pack_shard(ByteWriter& out, const ShardRecord& shard) {
+  out.put_varint(shard.part);
+  for (int d = 0; d < shard.box.rank; ++d) {
+    const auto i = static_cast<size_t>(d);
+    out.put_varint(shard.box.offset[i]);
+    out.put_varint(shard.box.extent[i]);
+    out.put_varint(shard.grid.origin[i]);
+    out.put_varint(shard.grid.cell[i]);
+  }
+  out.put_varint(shard.first_piece);
+  out.put_varint(shard.pieces);
+  out.put_varint(shard.first_entry);
+}
+
+ShardRecord unpack_shard(ByteReader& in, int rank) {
+  ShardRecord shard;
+  shard.part = static_cast<uint32_t>(in.get_varint());
+  shard.box.rank = shard.grid.rank = rank;
+  for (int d = 0; d < rank; ++d) {
+    const auto i = static_cast<size_t>(d);
+    shard.box.offset[i] = in.get_varint();
+    shard.box.extent[i] = in.get_varint();
+    shard.grid.origin[i] = in.get_varint();
+    shard.grid.cell[i] = in.get_varint();
+  }
+  shard.first_piece = in.get_varint();
+  shard.pieces = in.get_varint();
+  shard.first_entry = in.get_varint();
+  return shard;
+}
+
+// A tensor as the parts seen so far describe it.
+struct MergedTensor {
+  TensorRecord record;  // without shards
+  uint32_t rank = 0;    // the first rank that named it
+  ByteWriter shards;
+  uint64_t shard_count = 0;
+};
+
+struct Parts {
+  std::vector<SealedRef> sealed;                  // by rank
+  std::vector<std::unique_ptr<PartReader>> open;  // by rank
+  std::vector<uint32_t> ranks;                    // 0, 1, ...: part index -> rank
+};
+
+std::string rank_text(uint32_t rank) { return "rank " + std::to_string(rank); }
+
+// Steps 1 and 2.
+Result<Parts> open_parts(ObjectStore& objects, const CommitPlan& plan,
+                         std::span<const SealedRef> sealed) {
+  Parts parts;
+  parts.sealed.resize(plan.ranks);
+  parts.open.resize(plan.ranks);
+  for (const SealedRef& part : sealed) {
+    if (part.object.save != plan.save || part.object.kind != format::ObjectKind::kPart) {
+      return invalid_argument(part.object.key() + " is not a part of this save; pass the parts " +
+                              "that were sealed under the same ticket");
+    }
+    CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<PartReader> open, PartReader::open(objects, part));
+    const uint32_t rank = open->trailer().rank;
+    if (rank >= plan.ranks) {
+      return invalid_argument("a part of " + rank_text(rank) +
+                              " was handed over, but the save has " + std::to_string(plan.ranks) +
+                              " ranks");
+    }
+    if (parts.open[rank] != nullptr) {
+      return invalid_argument(rank_text(rank) + " was handed over twice: " +
+                              parts.sealed[rank].object.key() + " and " + part.object.key());
+    }
+    parts.sealed[rank] = part;
+    parts.open[rank] = std::move(open);
+  }
+  std::string missing;
+  for (uint32_t rank = 0; rank < plan.ranks; ++rank) {
+    parts.ranks.push_back(rank);
+    if (parts.open[rank] == nullptr && missing.size() < 200) {
+      missing += (missing.empty() ? "" : ", ") + std::to_string(rank);
+    }
+  }
+  if (!missing.empty()) {
+    return invalid_argument("the parts of these ranks are missing: " + missing +
+                            "; nothing was committed, save again");
+  }
+  return parts;
+}
+
+Status check_agreement(const MergedTensor& known, const TensorRecord& record, uint32_t rank) {
+  const auto differ = [&](const char* what) {
+    return invalid_argument("tensor \"" + record.spec.name + "\": " + rank_text(known.rank) +
+                            " and " + rank_text(rank) + " disagree on its " + what);
+  };
+  if (known.record.kind != record.kind) return differ("kind (tensor, blob or alias)");
+  if (known.record.alias_of != record.alias_of) return differ("target");
+  if (!(known.record.spec.dtype == record.spec.dtype)) return differ("element type");
+  if (!(known.record.spec.shape == record.spec.shape)) return differ("shape");
+  // Same shape, same parent, same rule: only ranks of different versions could differ here.
+  if (!(known.record.tile == record.tile)) return differ("tile shape");
+  return ok_status();
+}
+
+using TensorsByName = std::map<std::string, MergedTensor, std::less<>>;
+
+// Step 3, all but coverage.
+Result<TensorsByName> merge_directories(const Parts& parts) {
+  TensorsByName tensors;
+  for (uint32_t rank = 0; rank < parts.open.size(); ++rank) {
+    const auto merge = [&](TensorRecord&& record) -> Status {
+      auto [at, fresh] = tensors.try_emplace(record.spec.name);
+      MergedTensor& tensor = at->second;
+      if (!fresh) CAISSON_RETURN_IF_ERROR(check_agreement(tensor, record, rank));
+      for (ShardRecord& shard : record.shards) {
+        shard.part = rank;
+        pack_shard(tensor.shards, shard);
+        ++tensor.shard_count;
+      }
+      if (fresh) {
+        record.shards.clear();
+        tensor.record = std::move(record);
+        tensor.rank = rank;
+      }
+      return ok_status();
+    };
+    CAISSON_RETURN_IF_ERROR(parts.open[rank]->for_each(merge));
+  }
+  for (const auto& [name, tensor] : tensors) {
+    if (tensor.record.kind != TensorKind::kAlias) continue;
+    const auto target = tensors.find(tensor.record.alias_of);
+    if (target == tensors.end() || target->second.record.kind != TensorKind::kTensor) {
+      return invalid_argument("alias \"" + name + "\" names \"" + tensor.record.alias_of +
+                              "\", which is not a tensor of this save");
+    }
+  }
+  return tensors;
+}
+
+// The rest of step 3 and step 4. Shards are unpacked one tensor at a time.
+Status write_directory(ObjectStore& objects, const TensorsByName& tensors, const Parts& parts,
+                       format::Root& root) {
+  // What the parts' directories have, plus part numbers and larger page bounds.
+  uint64_t bytes_max = 1u << 20;
+  uint64_t shards = 0;
+  for (const auto& part : parts.open) bytes_max += part->trailer().directory_bytes;
+  for (const auto& [name, tensor] : tensors) shards += tensor.shard_count;
+  bytes_max += 16 * shards;
+
+  root.directory.object = root.object;
+  root.directory.object.kind = format::ObjectKind::kDirectory;
+  CAISSON_ASSIGN_OR_RETURN(const std::unique_ptr<ObjectWriter> object,
+                           objects.create(root.directory.object.key(), bytes_max));
+  format::DirectoryEncoder encoder(root.directory.object.writer);
+  DigestStream digest;
+  const auto append = [&](Bytes bytes) {
+    if (bytes.empty()) return ok_status();
+    digest.add(bytes);
+    const uint64_t at = root.directory.bytes;
+    root.directory.bytes += bytes.size();
+    return object->write(at, bytes);
+  };
+  ByteVector pending;  // whole pages, gathered into writes of a megabyte
+  for (const auto& [name, tensor] : tensors) {
+    TensorRecord record = tensor.record;
+    record.shards.reserve(tensor.shard_count);
+    ByteReader in(tensor.shards.bytes());
+    for (uint64_t i = 0; i < tensor.shard_count; ++i) {
+      record.shards.push_back(unpack_shard(in, record.spec.shape.rank));
+    }
+    CAISSON_CHECK(in.ok());
+    if (record.kind != TensorKind::kAlias) {
+      CAISSON_RETURN_IF_ERROR(check_coverage(record, parts.ranks));
+    }
+    encoder.add(record);
+    const ByteVector pages = encoder.take_pages();
+    pending.insert(pending.end(), pages.begin(), pages.end());
+    if (pending.size() < (1u << 20)) continue;
+    CAISSON_RETURN_IF_ERROR(append(pending));
+    pending.clear();
+  }
+  const ByteVector end = encoder.finish();
+  pending.insert(pending.end(), end.begin(), end.end());
+  CAISSON_RETURN_IF_ERROR(append(pending));
+  root.directory.digest = digest.finish();
+  root.directory_index_offset = encoder.index_offset();
+  root.tensors = encoder.tensors();
+  return object->publish(root.directory.bytes);
+}
+
+// Parts and the union of their packs, sorted.
+Status list_parts_and_packs(const Parts& parts, format::Root& root) {
+  std::map<format::ObjectRef, SealedRef> packs;
+  std::vector<std::vector<SealedRef>> packs_of_part;
+  for (uint32_t rank = 0; rank < parts.open.size(); ++rank) {
+    CAISSON_ASSIGN_OR_RETURN(std::vector<SealedRef> listed, parts.open[rank]->packs());
+    for (const SealedRef& pack : listed) {
+      const auto [at, fresh] = packs.emplace(pack.object, pack);
+      if (!fresh && !(at->second == pack)) {
+        return corruption(rank_text(rank) + " vouches for " + pack.object.key() +
+                          " with another digest than a lower rank does");
+      }
+    }
+    packs_of_part.push_back(std::move(listed));
+  }
+  std::map<format::ObjectRef, uint32_t> index_of;
+  for (const auto& [object, pack] : packs) {
+    index_of.emplace(object, static_cast<uint32_t>(root.packs.size()));
+    root.packs.push_back(pack);
+  }
+  for (uint32_t rank = 0; rank < parts.open.size(); ++rank) {
+    const format::PartTrailer& trailer = parts.open[rank]->trailer();
+    format::RootPart part{.part = parts.sealed[rank],
+                          .rank = rank,
+                          .entries = trailer.entries,
+                          .inline_offset = trailer.inline_offset,
+                          .inline_bytes = trailer.inline_bytes,
+                          .packs = {}};
+    for (const SealedRef& pack : packs_of_part[rank]) part.packs.push_back(index_of[pack.object]);
+    root.parts.push_back(std::move(part));
+    root.raw_bytes += trailer.raw_bytes;
+    root.stored_bytes += trailer.stored_bytes;
+  }
+  return ok_status();
+}
+
+// Steps 1 to 5: the root, durable.
+Result<format::Root> write_root(ObjectStore& objects, UuidSource& uuids, Clock& clock,
+                                const CommitPlan& plan, std::span<const SealedRef> sealed,
+                                SealedRef& root_ref) {
+  CAISSON_ASSIGN_OR_RETURN(const Parts parts, open_parts(objects, plan, sealed));
+  CAISSON_ASSIGN_OR_RETURN(const TensorsByName tensors, merge_directories(parts));
+  format::Root root;
+  root.object = {
+      .kind = format::ObjectKind::kRoot, .save = plan.save, .writer = uuids.next(), .number = 0};
+  root.run = plan.run;
+  root.step = plan.step;
+  root.epoch = plan.epoch;
+  root.created_unix_ns = clock.unix_ns();
+  root.metadata_json = plan.metadata_json;
+  CAISSON_RETURN_IF_ERROR(list_parts_and_packs(parts, root));
+  CAISSON_RETURN_IF_ERROR(write_directory(objects, tensors, parts, root));
+  const ByteVector bytes = format::encode_root(root);
+  if (bytes.size() > format::kRootBytesMax) {
+    return unsupported("the root of " + plan.run + "/" + std::to_string(plan.step) +
+                       " would have " + std::to_string(bytes.size()) + " bytes, " +
+                       std::to_string(format::kRootBytesMax) +
+                       " are allowed; save by fewer ranks, or with less metadata");
+  }
+  CAISSON_RETURN_IF_ERROR(objects.put_new(root.object.key(), bytes));
+  root_ref = {.object = root.object, .bytes = bytes.size(), .digest = digest_of(bytes)};
+  return root;
+}
+
+// Step 6.
+Result<format::CommitSeq> append_commit(Log& log, const CommitPlan& plan, const format::Root& root,
+                                        const SealedRef& root_ref) {
+  return log.append([&](const LogState& state) -> Result<format::LogBody> {
+    const bool taken = state.find(plan.run, plan.step) != nullptr;
+    const format::CommitRecord commit{.save = plan.save,
+                                      .run = plan.run,
+                                      .step = plan.step,
+                                      .epoch = plan.epoch,
+                                      .root = root_ref,
+                                      .replaces_same_step = taken && plan.overwrite};
+    CAISSON_RETURN_IF_ERROR(state.check(commit));
+    for (const SealedRef& pack : root.packs) {
+      if (!state.is_condemned(pack.object)) continue;
+      return fenced(pack.object.key() + ", which this save refers to, was condemned by gc; save " +
+                    "again: the chunks will be written anew");
+    }
+    return format::LogBody(commit);
+  });
+}
+
+}  // namespace
+
+Result<CommitOutcome> commit_checkpoint(ObjectStore& objects, Log& log, UuidSource& uuids,
+                                        Clock& clock, const CommitPlan& plan,
+                                        std::span<const format::SealedRef> parts) {
+  const auto close = [&] {
+    // Best effort: it only spares gc the wait for a claim or for proof that this process died.
+    (void)log.append([&](const LogState& state) -> Result<format::LogBody> {
+      const format::CloseRecord record{.save = plan.save};
+      CAISSON_RETURN_IF_ERROR(state.check(record));
+      return format::LogBody(record);
+    });
+  };
+  SealedRef root_ref;
+  const auto root = write_root(objects, uuids, clock, plan, parts, root_ref);
+  if (!root.ok()) {
+    close();
+    return root.status().with_context("commit of " + plan.run + "/" + std::to_string(plan.step));
+  }
+  const auto seq = append_commit(log, plan, *root, root_ref);
+  if (!seq.ok()) {
+    // An unknown outcome (I/O error) must stay unknown: a close would fail or contradict it.
+    const StatusCode code = seq.status().code();
+    if (code == StatusCode::kAlreadyExists || code == StatusCode::kFenced) close();
+    return seq.status().with_context("commit of " + plan.run + "/" + std::to_string(plan.step));
+  }
+  CommitOutcome outcome{.seq = *seq,
+                        .tensors = root->tensors,
+                        .entries = 0,
+                        .raw_bytes = root->raw_bytes,
+                        .stored_bytes = root->stored_bytes};
+  for (const format::RootPart& part : root->parts) outcome.entries += part.entries;
+  return outcome;
+}
+
+}  // namespace caisson

@@ -1,0 +1,222 @@
+#include "engine/pack_writer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "io/base/check.h"
+
+namespace caisson {
+
+using format::kBlockBytes;
+using format::kSegmentBytesMax;
+
+namespace {
+
+// Room for a pack that will take `bytes_left` of payload: directories, padding between chunks and
+// one segment that is not filled. A wrong guess costs a second pack, nothing else.
+uint64_t pack_bound(uint64_t bytes_left, uint64_t object_bytes_max) {
+  uint64_t bound = format::kPackBytesMax;
+  if (bytes_left < bound) {
+    bound = std::min(bound, align_up(bytes_left + bytes_left / 16, kBlockBytes) + kSegmentBytesMax +
+                                8 * kBlockBytes);
+  }
+  if (object_bytes_max != 0) bound = std::min(bound, object_bytes_max);
+  return bound;
+}
+
+// A directory block for each segment again, and the trailer.
+uint64_t footer_bytes(size_t segments) { return (segments + 1) * kBlockBytes; }
+
+}  // namespace
+
+PackWriter::PackWriter(ObjectStore& objects, const Options& options)
+    : objects_(objects), options_(options), next_number_(options.first_number) {
+  CAISSON_CHECK(options.number_step > 0);
+}
+
+PackWriter::~PackWriter() = default;
+
+Status PackWriter::begin(BufferPool& pool) {
+  if (!error_.ok()) return error_;
+  CAISSON_CHECK(queue_ == nullptr && pool.buffer_bytes() >= kSegmentBufferBytes);
+  const uint32_t buffers = pool.free_count();
+  CAISSON_CHECK(buffers >= 2);
+  // One buffer is always being filled, so one fewer can be in flight.
+  const IoQueueOptions queue{.depth = buffers - 1, .registered_memory = pool.arena()};
+  CAISSON_ASSIGN_OR_RETURN(queue_, objects_.make_queue(queue));
+  pool_ = &pool;
+  transfers_.assign(buffers, {});
+  free_tags_.clear();
+  for (uint64_t tag = buffers; tag > 0; --tag) free_tags_.push_back(tag - 1);
+  return ok_status();
+}
+
+Result<MutableBytes> PackWriter::reserve(uint64_t bytes, bool block_aligned) {
+  if (!error_.ok()) return error_;
+  CAISSON_CHECK(queue_ != nullptr && reserved_bytes_ == 0);
+  CAISSON_CHECK(bytes > 0 && bytes <= kSegmentBytesMax - kBlockBytes);
+  const uint64_t alignment = block_aligned ? kBlockBytes : format::kOffsetUnit;
+  const auto fits = [&] {
+    // segment_.offset - buffer_offset_: the header block before a pack's first segment.
+    const uint64_t end = segment_.offset - buffer_offset_ + kSegmentBytesMax;
+    return !buffer_.empty() && align_up(cursor_, alignment) + bytes <= end &&
+           segment_.entries.size() < format::kSegmentEntriesMax;
+  };
+  if (!fits()) {
+    CAISSON_RETURN_IF_ERROR(submit_segment());
+    CAISSON_RETURN_IF_ERROR(open_segment());
+  }
+  CAISSON_CHECK(fits());
+  reserved_at_ = align_up(cursor_, alignment);
+  reserved_bytes_ = bytes;
+  return buffer_.subspan(reserved_at_, bytes);
+}
+
+void PackWriter::commit(format::ChunkEntry& entry) {
+  CAISSON_CHECK(entry.stored_bytes > 0 && entry.stored_bytes <= reserved_bytes_);
+  const uint64_t offset = buffer_offset_ + reserved_at_;
+  const Bytes stored = buffer_.subspan(reserved_at_, entry.stored_bytes);
+  entry.pack = format::kPackSelf;
+  entry.offset_units = static_cast<uint32_t>(offset / format::kOffsetUnit);
+  // A second pass over the bytes, after the content id: they are still in the cache of this core,
+  // where XXH3 runs at several times the speed of memory.
+  entry.stored_checksum = checksum64(stored, format::pack_salt(open_->ref, offset));
+  std::ranges::fill(buffer_.subspan(cursor_, reserved_at_ - cursor_), std::byte{0});
+  cursor_ = reserved_at_ + entry.stored_bytes;
+  reserved_bytes_ = 0;
+  segment_.entries.push_back(entry);
+  stored_bytes_ += entry.stored_bytes;
+  bytes_left_ -= std::min<uint64_t>(bytes_left_, entry.raw_bytes);
+}
+
+void PackWriter::drop() { reserved_bytes_ = 0; }
+
+void PackWriter::open_pack() {
+  open_ = std::make_unique<Pack>();
+  open_->ref = {.kind = format::ObjectKind::kPack,
+                .save = options_.save,
+                .writer = options_.writer,
+                .number = next_number_};
+  open_->bytes_max = pack_bound(bytes_left_, objects_.caps().object_bytes_max);
+  open_->end = kBlockBytes;
+  next_number_ += options_.number_step;
+}
+
+// Takes a buffer and lays the next segment over it, in a new pack when the open one cannot hold
+// another whole segment and its footer.
+Status PackWriter::open_segment() {
+  CAISSON_CHECK(buffer_.empty());
+  if (open_ != nullptr &&
+      open_->end + kSegmentBytesMax + footer_bytes(open_->segments.size() + 1) > open_->bytes_max) {
+    full_.push_back(std::move(open_));
+    CAISSON_RETURN_IF_ERROR(settle());
+  }
+  if (open_ == nullptr) open_pack();
+  while ((buffer_ = pool_->take()).empty()) CAISSON_RETURN_IF_ERROR(reap());
+  const uint64_t header_bytes = open_->segments.empty() ? kBlockBytes : 0;
+  segment_ = {.offset = open_->end, .bytes = 0, .entries = {}};
+  buffer_offset_ = open_->end - header_bytes;
+  cursor_ = header_bytes + kBlockBytes;  // the directory block comes first
+  return ok_status();
+}
+
+// Hands the open segment to the device. Nothing happens when there is none; one that nothing was
+// committed to gives its buffer back.
+Status PackWriter::submit_segment() {
+  if (buffer_.empty()) return ok_status();
+  const MutableBytes buffer = std::exchange(buffer_, {});
+  if (segment_.entries.empty()) {
+    pool_->give(buffer);
+    return ok_status();
+  }
+  const uint64_t bytes = align_up(cursor_, kBlockBytes);
+  std::ranges::fill(buffer.subspan(cursor_, bytes - cursor_), std::byte{0});
+  const uint64_t header_bytes = segment_.offset - buffer_offset_;
+  if (header_bytes > 0) {
+    const ByteVector header = format::encode_pack_header(open_->ref);
+    CAISSON_CHECK(header.size() == kBlockBytes);
+    std::ranges::copy(header, buffer.begin());
+  }
+  segment_.bytes = bytes - header_bytes;
+  format::encode_segment_directory(open_->ref, segment_, buffer.subspan(header_bytes, kBlockBytes));
+  if (open_->object == nullptr) {
+    auto object = objects_.create(open_->ref.key(), open_->bytes_max);
+    if (!object.ok()) return poison(object.status());
+    open_->object = std::move(object).value();
+  }
+  while (queue_->in_flight() >= queue_->depth()) CAISSON_RETURN_IF_ERROR(reap());
+  const uint64_t tag = free_tags_.back();
+  const Status submitted =
+      queue_->submit_write(*open_->object, buffer_offset_, buffer.first(bytes), tag);
+  if (!submitted.ok()) return poison(submitted);
+  free_tags_.pop_back();
+  transfers_[tag] = {.buffer = buffer, .pack = open_.get()};
+  ++open_->in_flight;
+  open_->end = segment_.offset + segment_.bytes;
+  open_->segments.push_back(std::move(segment_));
+  segment_ = {};
+  return ok_status();
+}
+
+// Waits for one write, and seals the packs that it was the last of.
+Status PackWriter::reap() {
+  auto completion = queue_->wait();
+  if (!completion.ok()) return poison(completion.status());
+  Transfer& transfer = transfers_[completion->tag];
+  --transfer.pack->in_flight;
+  pool_->give(std::exchange(transfer.buffer, {}));
+  free_tags_.push_back(completion->tag);
+  if (!completion->status.ok()) return poison(completion->status);
+  return settle();
+}
+
+Status PackWriter::settle() {
+  while (!full_.empty() && full_.front()->in_flight == 0) {
+    CAISSON_RETURN_IF_ERROR(seal(*full_.front()));
+    full_.pop_front();
+  }
+  return ok_status();
+}
+
+// Footer, then data and name durable. The sync overlaps with the writes of the next pack.
+Status PackWriter::seal(Pack& pack) {
+  if (pack.object == nullptr) return ok_status();  // nothing was committed to it
+  const ByteVector footer = format::encode_pack_footer(pack.ref, pack.end, pack.segments);
+  const uint64_t bytes = pack.end + footer.size();
+  CAISSON_CHECK(bytes <= pack.bytes_max);
+  if (Status written = pack.object->write(pack.end, footer); !written.ok()) {
+    return poison(std::move(written));
+  }
+  if (Status published = pack.object->publish(bytes); !published.ok()) {
+    return poison(std::move(published));
+  }
+  sealed_.push_back({.object = pack.ref, .bytes = bytes, .digest = digest_of(footer)});
+  return ok_status();
+}
+
+Status PackWriter::end() {
+  CAISSON_CHECK(reserved_bytes_ == 0);
+  Status status = error_;
+  if (status.ok()) status = submit_segment();
+  while (status.ok() && queue_ != nullptr && queue_->in_flight() > 0) status = reap();
+  // After an error this waits for the writes in flight, whose buffers the pool is about to unmap.
+  queue_.reset();
+  pool_ = nullptr;
+  buffer_ = {};
+  return status;
+}
+
+Result<std::vector<format::SealedRef>> PackWriter::finish() {
+  CAISSON_CHECK(queue_ == nullptr);
+  if (!error_.ok()) return error_;
+  if (open_ != nullptr) full_.push_back(std::move(open_));
+  CAISSON_RETURN_IF_ERROR(settle());
+  return std::move(sealed_);
+}
+
+Status PackWriter::poison(Status status) {
+  if (error_.ok()) error_ = status.with_context("the pack writer stopped");
+  return error_;
+}
+
+}  // namespace caisson

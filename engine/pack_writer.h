@@ -1,0 +1,117 @@
+// One worker's packs. The save pipeline reserves room in the segment that is being filled, gathers
+// or encodes a chunk straight into it, and commits or drops it; whole segments go to the device
+// through the worker's own TransferQueue, and a full pack is sealed (footer, sync, name) as soon as
+// its last write has come back, while the next one is already being filled.
+//
+// Thread-compatible: one worker owns it, and everything between begin() and end() happens on one
+// thread. Invariants:
+// - a pack's object is created once, with the bound of what it may hold, so that no write extends
+//   it; a pack nothing was committed to is never created;
+// - every byte of a segment is written by us: gaps are zeroed, so equal input gives equal packs;
+// - the first failure of a write or sync poisons the writer: every later call returns it, nothing
+// is
+//   sealed any more, and destruction removes what was not sealed.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "engine/format/pack.h"
+#include "io/base/buffer.h"
+#include "io/object_store.h"
+
+namespace caisson {
+
+// Buffers that PackWriter::begin takes: a whole segment, and before the first one of a pack its
+// header block, in one write.
+inline constexpr uint64_t kSegmentBufferBytes = format::kSegmentBytesMax + format::kBlockBytes;
+
+class PackWriter {
+ public:
+  struct Options {
+    Uuid save;
+    Uuid writer;
+    // Packs are numbered first_number, first_number + number_step, ...: the workers of one part
+    // share a writer uuid and interleave their numbers.
+    uint32_t first_number = 0;
+    uint32_t number_step = 1;
+  };
+  PackWriter(ObjectStore& objects, const Options& options);
+  ~PackWriter();
+  PackWriter(const PackWriter&) = delete;
+  PackWriter& operator=(const PackWriter&) = delete;
+
+  // Makes the ring over the pool's arena. `pool` (buffers of kSegmentBufferBytes, at least two)
+  // stays alive until end() or destruction.
+  Status begin(BufferPool& pool);
+  // An upper bound of what will still be stored: a pack that is opened from now on reserves no more
+  // room than that.
+  void expect(uint64_t bytes_left) { bytes_left_ = bytes_left; }
+
+  // Room for `bytes` (1 .. the segment's payload), at a multiple of 4 KiB when `block_aligned`,
+  // else of 64. Submits the segment and waits for a free buffer where it has to. One reservation at
+  // a time, ended by commit or drop.
+  Result<MutableBytes> reserve(uint64_t bytes, bool block_aligned);
+  // The first entry.stored_bytes bytes of the reservation are the stored form of entry.id: fills in
+  // place and checksum.
+  void commit(format::ChunkEntry& entry);
+  void drop();
+  // The pack that commit() put the latest chunk into.
+  const format::ObjectRef& pack() const { return open_->ref; }
+
+  // Submits what is left, waits for every write, gives up ring and buffers. Packs stay open for
+  // another begin(), possibly on another thread.
+  Status end();
+  // Seals every pack. REQUIRES: after end(). What was written is durable when it returns ok.
+  Result<std::vector<format::SealedRef>> finish();
+
+  uint64_t stored_bytes() const { return stored_bytes_; }  // of committed payloads
+
+ private:
+  struct Pack {
+    format::ObjectRef ref;
+    uint64_t bytes_max = 0;
+    uint64_t end = 0;  // where the next segment starts
+    std::unique_ptr<ObjectWriter> object;
+    std::vector<format::Segment> segments;
+    uint32_t in_flight = 0;
+  };
+  struct Transfer {
+    MutableBytes buffer;
+    Pack* pack = nullptr;
+  };
+
+  Status open_segment();
+  Status submit_segment();
+  void open_pack();
+  Status reap();
+  Status settle();
+  Status seal(Pack& pack);
+  Status poison(Status status);
+
+  ObjectStore& objects_;
+  const Options options_;
+  uint64_t bytes_left_ = format::kPackBytesMax;
+  uint32_t next_number_;
+  uint64_t stored_bytes_ = 0;
+  Status error_;
+
+  std::unique_ptr<Pack> open_;              // being filled
+  std::deque<std::unique_ptr<Pack>> full_;  // writes in flight, then sealed in order
+  std::vector<format::SealedRef> sealed_;
+
+  MutableBytes buffer_;         // of the open segment; empty: none
+  uint64_t buffer_offset_ = 0;  // of the buffer's first byte in the pack
+  format::Segment segment_;     // the open one
+  uint64_t cursor_ = 0;         // end of the last committed payload, in the buffer
+  uint64_t reserved_at_ = 0, reserved_bytes_ = 0;
+
+  BufferPool* pool_ = nullptr;
+  std::vector<Transfer> transfers_;  // by tag
+  std::vector<uint64_t> free_tags_;
+  std::unique_ptr<TransferQueue>
+      queue_;  // last: destroyed first, which waits for what is in flight
+};
+
+}  // namespace caisson

@@ -1,0 +1,100 @@
+#include "engine/save_plan.h"
+
+#include <utility>
+
+namespace caisson {
+
+namespace {
+
+Status check_name(const std::string& name) {
+  if (name.empty() || name.size() > format::kNameBytesMax || name.find('\0') != std::string::npos) {
+    return invalid_argument("a name needs 1 to " + std::to_string(format::kNameBytesMax) +
+                            " bytes without NUL");
+  }
+  return ok_status();
+}
+
+Status check_item(const SaveItem& item) {
+  const TensorShard& shard = item.shard;
+  CAISSON_RETURN_IF_ERROR(check_name(shard.tensor.name));
+  if (item.kind == TensorKind::kAlias) return check_name(item.alias_of);
+  CAISSON_RETURN_IF_ERROR(check_dtype(shard.tensor.dtype));
+  CAISSON_RETURN_IF_ERROR(element_count(shard.tensor.shape).status());
+  CAISSON_RETURN_IF_ERROR(check_box(shard.tensor, shard.box));
+  CAISSON_RETURN_IF_ERROR(packed_bytes(shard.box.elements(), shard.tensor.dtype).status());
+  if (shard.data == nullptr && shard.box.elements() > 0) {
+    return invalid_argument("no data for box " + to_string(shard.box));
+  }
+  if (shard.replica.count == 0 || shard.replica.index >= shard.replica.count) {
+    return invalid_argument("replica " + std::to_string(shard.replica.index) + " of " +
+                            std::to_string(shard.replica.count) + " is none: count from 0");
+  }
+  if (shard.strides_bytes.empty()) return ok_status();
+  if (shard.strides_bytes.size() != static_cast<size_t>(shard.box.rank)) {
+    return invalid_argument(std::to_string(shard.strides_bytes.size()) + " strides for " +
+                            std::to_string(shard.box.rank) + " dimensions");
+  }
+  if (shard.tensor.dtype.bits % 8 != 0 &&
+      shard.strides_bytes != contiguous_strides(shard.box, shard.tensor.dtype)) {
+    return invalid_argument("elements of " + std::to_string(shard.tensor.dtype.bits) +
+                            " bits must be contiguous; copy the tensor first");
+  }
+  return ok_status();
+}
+
+Result<uint64_t> bytes_of_pieces(const ShardRecord& shard, DType dtype, uint64_t pieces_in_box) {
+  if (shard.pieces == pieces_in_box) return packed_bytes(shard.box.elements(), dtype);
+  uint64_t elements = 0;
+  for (uint64_t i = 0; i < shard.pieces; ++i) {
+    elements += piece_at(shard.grid, shard.box, shard.first_piece + i).elements();
+  }
+  return packed_bytes(elements, dtype);
+}
+
+}  // namespace
+
+Result<SavePlan> plan_save(std::span<const SaveItem> items, ParentDedup& parent,
+                           uint64_t first_entry) {
+  SavePlan plan;
+  plan.shards.reserve(items.size());
+  for (const SaveItem& item : items) {
+    const TensorShard& from = item.shard;
+    if (Status status = check_item(item); !status.ok()) {
+      return status.with_context("tensor \"" + from.tensor.name + "\"");
+    }
+    PlannedShard planned{.item = &item, .memory = {}, .record = {}};
+    planned.first_work = plan.pieces;
+    planned.record.spec = from.tensor;
+    planned.record.kind = item.kind;
+    if (item.kind == TensorKind::kAlias) {
+      planned.record.alias_of = item.alias_of;
+      plan.shards.push_back(std::move(planned));
+      continue;
+    }
+    planned.memory = {.box = from.box,
+                      .data = const_cast<std::byte*>(from.data),  // only read: gather
+                      .strides_bytes = from.strides_bytes};
+    if (planned.memory.strides_bytes.empty()) {
+      planned.memory.strides_bytes = contiguous_strides(from.box, from.tensor.dtype);
+    }
+    const auto inherited = parent.tile_of(from.tensor);
+    planned.record.tile =
+        inherited ? *inherited : choose_tile(from.tensor.shape, from.tensor.dtype);
+    ShardRecord shard;
+    shard.box = from.box;
+    shard.grid = choose_pieces(from.tensor.shape, from.tensor.dtype, planned.record.tile, from.box);
+    const uint64_t pieces = piece_count(shard.grid, from.box);
+    const PieceRange mine = pieces_of_replica(pieces, from.replica);
+    shard.first_piece = mine.first;
+    shard.pieces = mine.count;
+    shard.first_entry = first_entry + plan.pieces;
+    CAISSON_ASSIGN_OR_RETURN(planned.raw_bytes, bytes_of_pieces(shard, from.tensor.dtype, pieces));
+    plan.pieces += shard.pieces;
+    plan.raw_bytes += planned.raw_bytes;
+    planned.record.shards.push_back(std::move(shard));
+    plan.shards.push_back(std::move(planned));
+  }
+  return plan;
+}
+
+}  // namespace caisson
