@@ -133,14 +133,14 @@ class Directories {
   }
 
  private:
-  // The root's own name. Its parent may be closed to us, which must not matter to a root that
-  // stands.
+  // The root's own name. A parent that we may not even list is closed to us, which must not matter
+  // to a root that stands; any other failure does: whoever made the root may not have come to sync.
   Status ensure_root() {
+    const std::string parent = parent_of(root_);
     const bool existed = files_->stat(root_).ok();
     CAISSON_RETURN_IF_ERROR(files_->create_directory(root_));
-    if (!existed) return sync(parent_of(root_));
-    static_cast<void>(files_->sync_directory(parent_of(root_)));
-    return ok_status();
+    if (existed && !files_->list(parent).ok()) return ok_status();
+    return sync(parent);
   }
 
   const std::shared_ptr<FileSystem> files_;

@@ -79,10 +79,7 @@ void CrashStates::settle_directory(NodeId node) {
 
 void CrashStates::forget(NodeId node) {
   for (Undecided& item : undecided_) {
-    if (is_content(item.effect->kind) ? item.effect->node == node
-                                      : concerns_directory(*item.effect, node)) {
-      item.forgotten = true;
-    }
+    if (is_content(item.effect->kind) && item.effect->node == node) item.forgotten = true;
   }
 }
 

@@ -10,7 +10,9 @@
 //  sector
 //    that it did not reach reads as before, or, where nothing had been written, as zeros or as some
 //    other file's old bytes;
-//  - after a failed sync the effects concerned stay undecided for ever.
+//  - after a failed sync of a file its bytes stay undecided for ever, whatever a later sync says:
+//    the kernel has forgotten that they were dirty. Names stay undecided until their directory's
+//    sync succeeds; a journal that could not be written refuses every later sync, too.
 //
 // That is more than any one kernel does, on purpose. Thread-compatible.
 #pragma once

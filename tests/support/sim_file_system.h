@@ -20,8 +20,8 @@ enum class OpKind : uint8_t {
   kEffects,        // may become durable whole, in part, or not at all until synced
   kSyncFile,       // `node`: contents and size
   kSyncDirectory,  // `node`: names in it
-  kSyncFailed,     // `node`: what was unsynced may be on the disk or not, for ever: the kernel
-                   // forgot that it was dirty, so a later sync does not write it
+  kSyncFailed,     // `node`, a file: what was unsynced may be on the disk or not, for ever: the
+                   // kernel forgot that it was dirty, so a later sync does not write it
   kMark,           // the test says: this had been acknowledged by now
 };
 
