@@ -7,18 +7,18 @@
 //
 // Tile shape. T = 512 Ki elements is the target, F = 128 Ki the floor.
 //   1. Start with the whole tensor as tile. A tensor without elements gets edge 1 everywhere.
-//   2. Leading axes: while more than two axes follow-or-are the current one, and its slice (the
-//      product of all later extents) has at least F elements, it gets edge 1: experts, layers.
-//   3. Sharding levels: for 2, 4, 8, then 16: for each remaining axis in order: halve the edge
-//   where
-//      the extent is a multiple of the level, the axis took every earlier level, the tile keeps F
-//      elements (2 F at level 16), and a contiguous run of it (edge times later extents) keeps 256.
+//   2. Leading axes: while more than two axes are left and the slice of the first (the product
+//      of the later extents) has at least F elements, that axis gets edge 1: experts, layers.
+//   3. Sharding levels: each remaining axis in order takes the levels 2, 4, 8; then each takes 16.
+//      To take a level is to halve the edge. An axis takes it where the extent is a multiple of the
+//      level, it took every earlier level, the tile keeps F elements (2 F at level 16), and a
+//      contiguous run of the edge (edge times later extents) keeps 256 elements.
 //   4. Size: while the tile has more than T elements, for each remaining axis in order, with
 //      f = ceil(tile / T): the least divisor q >= f of the edge, q <= 4 f, that keeps F elements,
 //      divides the edge; without one, the largest edge with at most T elements is taken, or edge 1
 //      and the next axis.
-// Every shard of 2, 4 or 8 (or 16, by size) equal parts along any axis then consists of whole
-// tiles.
+// A shard that is one of 2, 4 or 8 equal parts along an axis then consists of whole tiles, as far
+// as the floor lets: 8 parts along the first axis take 8 F elements, along either of two axes 64 F.
 //
 // Pieces. A box is cut by the tile grid where that gives pieces of at least 64 Ki elements on
 // average, or no more pieces than its own grid. Else (a shard of few rows cuts every tile of its
@@ -77,18 +77,21 @@ void cut_leading_axes(Tile& tile) {
 }
 
 // Rule 3.
-void cut_sharding_levels(Tile& tile) {
-  for (uint64_t level = 2; level <= 16; level *= 2) {
-    const uint64_t floor = level < 16 ? kTileElementsMin : 2 * kTileElementsMin;
-    for (size_t axis = tile.first; axis < tile.end; ++axis) {
-      const uint64_t extent = tile.shape.dims[axis];
-      const uint64_t edge = extent / level;
-      const bool took_earlier_levels = tile.edge.dims[axis] == extent / (level / 2);
-      if (took_earlier_levels && extent % level == 0 && edge % tile.step(axis) == 0 &&
-          tile.elements / 2 >= floor && edge * tile.slice(axis) >= kRunElementsMin) {
-        tile.set_edge(axis, edge);
-      }
-    }
+void take_level(Tile& tile, size_t axis, uint64_t level, uint64_t elements_min) {
+  const uint64_t extent = tile.shape.dims[axis];
+  const uint64_t edge = extent / level;
+  const bool took_earlier_levels = tile.edge.dims[axis] == extent / (level / 2);
+  if (took_earlier_levels && extent % level == 0 && edge % tile.step(axis) == 0 &&
+      tile.elements / 2 >= elements_min && edge * tile.slice(axis) >= kRunElementsMin) {
+    tile.set_edge(axis, edge);
+  }
+}
+void take_sharding_levels(Tile& tile) {
+  for (size_t axis = tile.first; axis < tile.end; ++axis) {
+    for (const uint64_t level : {2, 4, 8}) take_level(tile, axis, level, kTileElementsMin);
+  }
+  for (size_t axis = tile.first; axis < tile.end; ++axis) {
+    take_level(tile, axis, 16, 2 * kTileElementsMin);
   }
 }
 
@@ -191,7 +194,7 @@ Shape choose_tile(const Shape& shape, DType dtype) {
             .first = 0,
             .end = static_cast<size_t>(cut->axis + 1)};
   cut_leading_axes(tile);
-  cut_sharding_levels(tile);
+  take_sharding_levels(tile);
   cut_to_size(tile);
   return tile.edge;
 }
