@@ -33,7 +33,7 @@ struct SaveOptions {
   // Compare with the run's latest checkpoint, tile by tile, and store only what changed.
   bool dedup = true;
   // Another checkpoint to compare with, "run/step": for a fork. Empty: the run's latest.
-  std::string base;
+  std::string base{};
   // Copy every tensor before save() returns, so that the caller may change them at once. Otherwise
   // the memory is lent until the save has finished, and a change while it is written fails the save.
   bool stage = false;
@@ -42,14 +42,14 @@ struct SaveOptions {
   // JSON object kept with the checkpoint.
   std::string metadata_json = "{}";
   uint32_t workers = 1;
-  ProgressFn progress;
-  std::stop_token stop;
+  ProgressFn progress{};
+  std::stop_token stop{};
 };
 
 struct RestoreOptions {
   uint32_t workers = 1;
-  ProgressFn progress;
-  std::stop_token stop;
+  ProgressFn progress{};
+  std::stop_token stop{};
 };
 
 }  // namespace caisson
