@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "io/base/mutant.h"
+
 namespace caisson {
 
 namespace {
@@ -30,7 +32,7 @@ Result<std::shared_ptr<const format::PackFooter>> read_footer(ObjectReads& reads
   CAISSON_RETURN_IF_ERROR(reads.read(pack, offset, bytes));
   CAISSON_ASSIGN_OR_RETURN(format::PackFooter footer,
                            format::decode_pack_footer(pack.object, pack.bytes, bytes));
-  if (footer.digest != pack.digest) {
+  if (footer.digest != pack.digest && !CAISSON_MUTANT(pack_footer_digest)) {
     return corruption(key + " at offset " + std::to_string(offset) +
                       ": the footer is not the one that was sealed");
   }
@@ -180,7 +182,7 @@ class PackScan {
 
   Status check_stored(const Slot& slot, const format::ChunkEntry& entry, Bytes stored) {
     const uint64_t salt = format::pack_salt(slot.pack->object, entry.offset_bytes());
-    if (checksum64(stored, salt) != entry.stored_checksum) {
+    if (checksum64(stored, salt) != entry.stored_checksum && !CAISSON_MUTANT(stored_checksum)) {
       return corruption("the stored bytes do not have their checksum");
     }
     if (!options_.decode) return ok_status();
@@ -219,7 +221,7 @@ class PackScan {
 Result<std::shared_ptr<const format::PackFooter>> PackFooters::get(const format::SealedRef& pack) {
   for (auto it = kept_.begin(); it != kept_.end(); ++it) {
     if (it->pack != pack.object) continue;
-    if (it->footer->digest != pack.digest) {
+    if (it->footer->digest != pack.digest && !CAISSON_MUTANT(pack_footer_digest)) {
       return corruption(pack.object.key() + ": the footer is not the one that was sealed");
     }
     kept_.splice(kept_.begin(), kept_, it);

@@ -1,0 +1,7 @@
+#include "io/base/mutant.h"
+
+#ifdef CAISSON_MUTANTS
+namespace caisson {
+std::atomic<const char*> active_mutant{nullptr};
+}  // namespace caisson
+#endif
