@@ -467,6 +467,16 @@ Status RocksIndex::close() {
 
 }  // namespace
 
+std::vector<ChunkHint> IndexHints::hints(const Digest& id, uint32_t raw_bytes) {
+  std::vector<ChunkHint> hints;
+  const auto places = index_.places(id, raw_bytes, log_);
+  if (!places.ok()) return hints;
+  for (const ChunkPlace& place : *places) {
+    hints.push_back({.pack = place.pack, .offset_units = place.offset_units});
+  }
+  return hints;
+}
+
 Result<std::unique_ptr<Index>> Index::open(const std::string& directory, const Uuid& store,
                                            ObjectStore& objects) {
   std::error_code error;

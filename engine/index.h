@@ -16,6 +16,7 @@
 
 #include "engine/format/chunk.h"
 #include "engine/log.h"
+#include "engine/store_dedup.h"
 #include "io/object_store.h"
 
 namespace caisson {
@@ -77,6 +78,18 @@ class Index {
   // Writes everything out and records what a sound index looks like. Without it the next open
   // rebuilds, which is always safe.
   virtual Status close() = 0;
+};
+
+// The index as hints for store-wide dedup, as of one state of the log. An index that answers with
+// an error gives none. Both outlive it.
+class IndexHints final : public ChunkHints {
+ public:
+  IndexHints(Index& index, const LogState& log) : index_(index), log_(log) {}
+  std::vector<ChunkHint> hints(const Digest& id, uint32_t raw_bytes) override;
+
+ private:
+  Index& index_;
+  const LogState& log_;
 };
 
 }  // namespace caisson

@@ -29,6 +29,7 @@ constexpr uint64_t kPieceBytesMax = format::kSegmentBytesMax - format::kBlockByt
 struct SharedState {
   SavePipeline::Config config;
   PartWriter part;
+  std::unique_ptr<StoreDedup> store_dedup;  // null without hints
   SaveChunks chunks{};
   std::atomic<uint64_t> bytes_left{0};  // of this put, not yet through stage 5
 };
@@ -179,6 +180,9 @@ Status SaveWorker::save_piece(const PlannedShard& shard, uint64_t index, SaveBat
   // 3 dedup
   if (parent) expect_same_ = entry.id == parent->entry.id;
   if (!parent || !expect_same_) parent = shared_.chunks.find(entry.id, entry.raw_bytes);
+  if (!parent && shared_.store_dedup) {
+    parent = shared_.store_dedup->find(entry.id, entry.raw_bytes);
+  }
   if (parent) {
     packs_.drop();
     reuse(std::move(*parent), batch);
@@ -232,7 +236,12 @@ class RankPartPipeline final : public SavePipeline {
                    .save = config.save,
                    .writer = writer,
                    .number = 0}),
-        shared_{.config = std::move(config), .part = PartWriter(objects, part_ref_, config.rank)} {
+        shared_{.config = std::move(config),
+                .part = PartWriter(objects, part_ref_, shared_.config.rank),
+                .store_dedup = nullptr} {
+    if (shared_.config.hints != nullptr) {
+      shared_.store_dedup = std::make_unique<StoreDedup>(objects, *shared_.config.hints);
+    }
     const uint32_t workers = std::clamp(shared_.config.workers, 1u, kWorkersMax);
     for (uint32_t i = 0; i < workers; ++i) {
       workers_.emplace_back(objects, budget, shared_, i, workers);

@@ -14,6 +14,7 @@
 #include "caisson/options.h"
 #include "engine/dedup.h"
 #include "engine/part_writer.h"
+#include "engine/store_dedup.h"
 #include "io/base/buffer.h"
 
 namespace caisson {
@@ -41,6 +42,7 @@ class SavePipeline {
     Uuid save;
     uint32_t rank = 0;
     std::shared_ptr<Manifest> parent;  // compared with, tile by tile; may be null
+    ChunkHints* hints = nullptr;       // of a writer that owns the index; may be null
     std::string codec = "auto";
     uint32_t workers = 1;
     ProgressFn progress;
