@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "caisson/store.h"
+#include "engine/store_dedup.h"
 #include "io/base/clock.h"
 #include "io/base/hash.h"
 #include "io/object_store.h"
@@ -12,8 +13,13 @@
 namespace caisson {
 
 // Creates the store file where there is none and options.create allows it. `uuids` and `clock`
-// outlive the store.
+// outlive the store, and so do `hints`: with them every save also dedups against the whole store.
 Result<std::unique_ptr<Store>> open_store(std::unique_ptr<ObjectStore> objects, UuidSource& uuids,
-                                          Clock& clock, const StoreOptions& options);
+                                          Clock& clock, const StoreOptions& options,
+                                          ChunkHints* hints = nullptr);
+
+// Store::open with hints: for a command that owns the store's index.
+Result<std::unique_ptr<Store>> open_store_at(const std::string& url, const StoreOptions& options,
+                                             ChunkHints* hints);
 
 }  // namespace caisson

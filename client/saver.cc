@@ -121,6 +121,7 @@ Result<std::unique_ptr<RankSave>> make_rank_save(StoreContext& context, const Ti
   SavePipeline::Config config{.save = ticket.save,
                               .rank = rank,
                               .parent = nullptr,
+                              .hints = options.dedup ? context.hints() : nullptr,
                               .codec = options.codec,
                               .workers = options.workers,
                               .progress = options.progress,

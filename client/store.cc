@@ -305,19 +305,25 @@ Status StoreImpl::remove(const std::string& name) {
 }  // namespace
 
 Result<std::unique_ptr<Store>> open_store(std::unique_ptr<ObjectStore> objects, UuidSource& uuids,
-                                          Clock& clock, const StoreOptions& options) {
+                                          Clock& clock, const StoreOptions& options,
+                                          ChunkHints* hints) {
   CAISSON_ASSIGN_OR_RETURN(auto context,
-                           StoreContext::open(std::move(objects), uuids, clock, options));
+                           StoreContext::open(std::move(objects), uuids, clock, options, hints));
   return std::unique_ptr<Store>(std::make_unique<StoreImpl>(std::move(context)));
 }
 
 Result<std::unique_ptr<Store>> Store::open(const std::string& url, const StoreOptions& options) {
+  return open_store_at(url, options, nullptr);
+}
+
+Result<std::unique_ptr<Store>> open_store_at(const std::string& url, const StoreOptions& options,
+                                             ChunkHints* hints) {
   CAISSON_ASSIGN_OR_RETURN(const std::string root, directory_of_url(url));
   CAISSON_ASSIGN_OR_RETURN(std::shared_ptr<FileSystem> files,
                            make_posix_file_system(options.io_engine));
   CAISSON_RETURN_IF_ERROR(refuse_foreign_directory(*files, root));
   auto store = open_store(make_object_dir(std::move(files), root, system_uuids()), system_uuids(),
-                          system_clock(), options);
+                          system_clock(), options, hints);
   if (!store.ok()) return store.status().with_context(root);
   return store;
 }

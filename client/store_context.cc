@@ -17,18 +17,20 @@ constexpr size_t kManifestsKept = 4;
 }  // namespace
 
 StoreContext::StoreContext(std::unique_ptr<ObjectStore> objects, UuidSource& uuids, Clock& clock,
-                           const StoreOptions& options)
+                           const StoreOptions& options, ChunkHints* hints)
     : objects_(std::move(objects)),
       uuids_(uuids),
       clock_(clock),
+      hints_(hints),
       pid_(::getpid()),
       budget_(options.memory_bytes_max) {}
 
 Result<std::unique_ptr<StoreContext>> StoreContext::open(std::unique_ptr<ObjectStore> objects,
                                                          UuidSource& uuids, Clock& clock,
-                                                         const StoreOptions& options) {
+                                                         const StoreOptions& options,
+                                                         ChunkHints* hints) {
   std::unique_ptr<StoreContext> context(
-      new StoreContext(std::move(objects), uuids, clock, options));
+      new StoreContext(std::move(objects), uuids, clock, options, hints));
   CAISSON_RETURN_IF_ERROR(context->open_store_file(options.create));
   CAISSON_ASSIGN_OR_RETURN(context->log_, Log::open(*context->objects_, uuids, this_process()));
   return context;

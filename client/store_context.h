@@ -12,6 +12,7 @@
 #include "caisson/options.h"
 #include "engine/log.h"
 #include "engine/manifest.h"
+#include "engine/store_dedup.h"
 #include "io/base/buffer.h"
 #include "io/base/clock.h"
 
@@ -22,7 +23,7 @@ class StoreContext {
   // Reads or creates the store file and opens the log.
   static Result<std::unique_ptr<StoreContext>> open(std::unique_ptr<ObjectStore> objects,
                                                     UuidSource& uuids, Clock& clock,
-                                                    const StoreOptions& options);
+                                                    const StoreOptions& options, ChunkHints* hints);
 
   // kInvalidArgument in a process that inherited this store over fork(): rings and threads do not
   // cross it.
@@ -35,6 +36,7 @@ class StoreContext {
   UuidSource& uuids() { return uuids_; }
   Clock& clock() { return clock_; }
   const Uuid& uuid() const { return uuid_; }
+  ChunkHints* hints() { return hints_; }  // null: saves dedup by position alone
 
   // The epoch under which this Store saves to `run`: claimed at the first call, the same ever
   // after, so that a claim by somebody else fences this Store until it claims again.
@@ -49,7 +51,7 @@ class StoreContext {
 
  private:
   StoreContext(std::unique_ptr<ObjectStore> objects, UuidSource& uuids, Clock& clock,
-               const StoreOptions& options);
+               const StoreOptions& options, ChunkHints* hints);
   Status open_store_file(bool create);
   Result<uint64_t> append_claim(const std::string& run, const std::string& base)
       CAISSON_REQUIRES(mutex_);
@@ -62,6 +64,7 @@ class StoreContext {
   const std::unique_ptr<ObjectStore> objects_;
   UuidSource& uuids_;
   Clock& clock_;
+  ChunkHints* const hints_;
   const pid_t pid_;
   MemoryBudget budget_;
   Uuid uuid_;
