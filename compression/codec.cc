@@ -1,0 +1,44 @@
+// The registry of codecs and the scratch of a thread. Called by save and restore.
+#include "compression/codec.h"
+
+#include <array>
+#include <string>
+
+#include "compression/codecs.h"
+
+namespace caisson {
+
+CodecContext::CodecContext() : state_(std::make_unique<State>()) {}
+CodecContext::~CodecContext() = default;
+CodecContext::CodecContext(CodecContext&&) noexcept = default;
+CodecContext& CodecContext::operator=(CodecContext&&) noexcept = default;
+
+Result<const Codec*> find_codec(uint8_t id) {
+  switch (static_cast<CodecId>(id)) {
+    case CodecId::kRaw:
+      return &raw_codec();
+    case CodecId::kZstd:
+      return &zstd_codec();
+    case CodecId::kBitPlanes:
+    case CodecId::kEntropyPlanes:
+    case CodecId::kTwin:
+    case CodecId::kDelta:
+      break;
+  }
+  return unsupported(
+      "chunk codec " + std::to_string(id) +
+      " is not in this build, which knows 0 (raw) and 1 (zstd); use a newer caisson");
+}
+
+Result<const Codec*> find_codec(std::string_view name) {
+  const std::array<const Codec*, 2> codecs = {&raw_codec(), &zstd_codec()};
+  std::string names;
+  for (const Codec* codec : codecs) {
+    if (codec->name() == name) return codec;
+    names += (names.empty() ? "\"" : ", \"") + std::string(codec->name()) + "\"";
+  }
+  return invalid_argument("no codec is named \"" + std::string(name.substr(0, 32)) +
+                          "\"; there are " + names);
+}
+
+}  // namespace caisson
