@@ -93,7 +93,7 @@ class PartReaderImpl final : public PartReader {
     }
     ByteVector bytes(static_cast<size_t>(trailer_.packs_bytes));
     CAISSON_RETURN_IF_ERROR(reads_.read(part_, trailer_.packs_offset, bytes));
-    return format::decode_pack_list(bytes, part_.object.key());
+    return format::decode_pack_list(part_.object.writer, bytes, part_.object.key());
   }
 
   Status for_each(const std::function<Status(TensorRecord&&)>& visit) override {

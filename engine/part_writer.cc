@@ -129,7 +129,7 @@ Result<ByteVector> PartWriter::finish_pack_list(std::span<const format::SealedRe
     if (found != pack_indices_.end()) packs_[found->second] = pack;
   }
   for (const format::SealedRef& pack : packs_) CAISSON_CHECK(pack.bytes != 0);
-  return format::encode_pack_list(packs_);
+  return format::encode_pack_list(trailer_.part.writer, packs_);
 }
 
 Result<format::SealedRef> PartWriter::seal(std::span<const format::SealedRef> packs) {

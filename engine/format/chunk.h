@@ -13,20 +13,21 @@
 namespace caisson::format {
 
 inline constexpr size_t kEntryBytes = 40;
-inline constexpr uint32_t kOffsetUnit = 64;           // payloads start at multiples of this
+inline constexpr uint32_t kOffsetUnit = 64;  // payloads start at multiples of this
 inline constexpr uint32_t kChunkRawBytesMax = 16u << 20;
-inline constexpr uint16_t kPackInline = 0xffff;       // the bytes lie in the part's inline section
-inline constexpr uint16_t kPackSelf = 0xfffe;         // in a segment directory: this pack
+inline constexpr uint16_t kPackInline = 0xffff;  // the bytes lie in the part's inline section
+inline constexpr uint16_t kPackSelf = 0xfffe;    // in a segment directory: this pack
 
 struct ChunkEntry {
-  Digest id;                   // content id of the raw bytes
-  uint64_t stored_checksum = 0;// checksum64 of the stored bytes, salt_of(pack writer uuid ^ number, offset)
-  uint32_t raw_bytes = 0;      // 1 .. kChunkRawBytesMax
-  uint32_t stored_bytes = 0;   // 1 .. raw_bytes + 64
-  uint32_t offset_units = 0;   // of kOffsetUnit bytes; for inline: bytes from the section's start
-  uint16_t pack = kPackSelf;   // index into the part's pack list, or one of the constants above
-  uint8_t codec = 0;           // CodecId
-  uint8_t flags = 0;           // bit 0: the stored form starts with a BaseRef
+  Digest id;  // content id of the raw bytes
+  uint64_t stored_checksum =
+      0;  // checksum64 of the stored bytes, salt_of(pack writer uuid ^ number, offset)
+  uint32_t raw_bytes = 0;     // 1 .. kChunkRawBytesMax
+  uint32_t stored_bytes = 0;  // 1 .. raw_bytes + 64
+  uint32_t offset_units = 0;  // of kOffsetUnit bytes; for inline: bytes from the section's start
+  uint16_t pack = kPackSelf;  // index into the part's pack list, or one of the constants above
+  uint8_t codec = 0;          // CodecId
+  uint8_t flags = 0;          // bit 0: the stored form starts with a BaseRef
   bool operator==(const ChunkEntry&) const = default;
   uint64_t offset_bytes() const {
     return pack == kPackInline ? offset_units : uint64_t{offset_units} * kOffsetUnit;
@@ -34,7 +35,7 @@ struct ChunkEntry {
 };
 inline constexpr uint8_t kFlagHasBase = 1;
 
-void store_entry(std::byte* to, const ChunkEntry& entry);   // kEntryBytes
+void store_entry(std::byte* to, const ChunkEntry& entry);  // kEntryBytes
 // kCorruption when a field is out of its range.
 Result<ChunkEntry> load_entry(const std::byte* from, std::string_view what);
 
@@ -45,7 +46,7 @@ struct BaseRef {
   uint32_t raw_bytes = 0;
   uint32_t stored_bytes = 0;
   uint32_t offset_units = 0;
-  uint8_t codec = 0;           // always one without a base of its own
+  uint8_t codec = 0;  // always one without a base of its own
   ObjectRef pack;
 };
 inline constexpr size_t kBaseRefBytes = 80;

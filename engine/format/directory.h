@@ -23,7 +23,7 @@ enum class TensorKind : uint8_t {
 
 // One box that one rank part holds of a tensor.
 struct ShardRecord {
-  uint32_t part = 0;         // index into the root's parts; 0 within a part
+  uint32_t part = 0;  // index into the root's parts; 0 within a part
   Box box;
   PieceGrid grid;            // the tile grid, or the shard's own
   uint64_t first_piece = 0;  // which pieces of the box are stored here: all, or a replica's share
@@ -42,9 +42,14 @@ struct TensorRecord {
 
 namespace format {
 
+// Bytes that a shard takes at least: what bounds the memory that a hostile page can ask for.
+inline constexpr size_t kShardBytesMin = 13;
+inline constexpr size_t kRecordBytesMin = 8;
+static_assert(sizeof(ShardRecord) <= 32 * kShardBytesMin);
+static_assert(sizeof(TensorRecord) <= 48 * kRecordBytesMin);
+
 inline constexpr size_t kPageBytesTarget = 64 << 10;
 inline constexpr size_t kPageBytesMax = 64 << 20;  // one tensor with very many shards
-inline constexpr size_t kNameBytesMax = 4096;
 
 // Streams records into pages, each with its checksum. take_page() gives finished pages to write in
 // order; finish() gives the page index, which ends the directory.
@@ -56,7 +61,9 @@ class DirectoryEncoder {
   ByteVector take_pages();
   // The rest of the pages and then the page index. Call once, last.
   ByteVector finish();
-  uint64_t index_offset() const { return index_offset_; }  // from the directory's start; after finish
+  uint64_t index_offset() const {
+    return index_offset_;
+  }  // from the directory's start; after finish
   uint64_t tensors() const { return tensors_; }
 
  private:

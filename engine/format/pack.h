@@ -12,20 +12,21 @@ namespace caisson::format {
 
 inline constexpr uint64_t kBlockBytes = 4096;
 inline constexpr uint64_t kSegmentBytesMax = (4u << 20) + kBlockBytes;  // directory included
-inline constexpr uint32_t kSegmentEntriesMax = 100;
+inline constexpr uint32_t kSegmentEntriesMax = 100;                     // (4096 - 96) / 40
 inline constexpr uint64_t kPackBytesMax = 256u << 20;  // what writers aim for; readers take more
 inline constexpr uint32_t kRawAlignedBytesMin = 256u << 10;  // raw payloads from here on: 4 KiB
 
 // Salt of everything in a pack: a stale sector of another pack or another place never passes.
 uint64_t pack_salt(const ObjectRef& pack, uint64_t offset);
 
-// Block 0 of a pack: names itself and its store.
+// Block 0 of a pack: names itself, so that a file can be told without its name.
 ByteVector encode_pack_header(const ObjectRef& pack);  // kBlockBytes
 Status check_pack_header(const ObjectRef& pack, Bytes block);
 
 struct Segment {
   uint64_t offset = 0;  // of its directory block in the pack
-  uint64_t bytes = 0;   // directory, payloads and padding: the next segment or the footer follows
+  uint64_t bytes = 0;   // directory, payloads and padding, whole blocks: the next segment or the
+                        // footer follows
   std::vector<ChunkEntry> entries;  // pack == kPackSelf, offsets from the start of the pack
 };
 // Writes the directory block (kBlockBytes) of a segment. REQUIRES: entries fit and lie inside.

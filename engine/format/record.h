@@ -21,6 +21,10 @@ struct Features {
   uint32_t incompatible = 0;
 };
 inline constexpr Features kKnownFeatures{};
+// Whether this build may write to a store in which an object says `features`.
+constexpr bool may_write(const Features& features) {
+  return (features.read_only_compatible & ~kKnownFeatures.read_only_compatible) == 0;
+}
 
 inline constexpr size_t kEnvelopeBytes = 64;
 
@@ -36,5 +40,14 @@ ByteVector encode_envelope(std::string_view magic, const Uuid& salt, Bytes paylo
 // `what` names the object in messages ("log/000..12"). kCorruption for a wrong magic, length or
 // checksum; kUnsupported for a newer version or an unknown incompatible feature.
 Result<Envelope> decode_envelope(std::string_view magic, Bytes bytes, std::string_view what);
+
+// An envelope alone in a block, zeros after it: headers and trailers that are read by their place.
+// REQUIRES: kEnvelopeBytes + payload.size() <= block_bytes.
+ByteVector encode_envelope_block(std::string_view magic, const Uuid& salt, Bytes payload,
+                                 size_t block_bytes);
+Result<Envelope> decode_envelope_block(std::string_view magic, Bytes block, std::string_view what);
+
+// "WHAT at offset N: why", as kCorruption.
+Status corrupt_at(std::string_view what, uint64_t offset, std::string_view why);
 
 }  // namespace caisson::format
