@@ -1,0 +1,225 @@
+// Opening
+//   1. list snapshots/, take the newest that decodes; a damaged one only costs reading time. The
+//      record at its place must exist: a snapshot never stands for records that are not there.
+//   2. read log/<seq + 1>, log/<seq + 2>, ... until not found, folding each into the state
+//   3. the place after that must be empty too: a gap means that a record was lost
+// Appending
+//   1. read on, as opening 2
+//   2. ask the caller for the record; check it against the state; refuse what may not follow
+//   3. put_new(log/<seq + 1>) with a fresh nonce
+//   4. ok: the record is durable; fold it in; done
+//   5. already exists: another writer was first; from 1 again
+//   6. any other failure: the outcome is unknown. Read log/<seq + 1>:
+//        our nonce   make the name durable (sync_names); done
+//        another's   from 1 again
+//        nothing     give the failure back: it may still appear, so it is not tried again
+// Snapshots
+//   1. sync_names("log/"): a record that we read may not be durable yet, and must not be lost
+//      while a snapshot says that it happened
+//   2. put_new(snapshots/<seq>); whoever was first wrote the same bytes
+//   3. remove all but the newest two
+// Records are never removed.
+#include "engine/log.h"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <functional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace caisson {
+
+namespace {
+
+constexpr uint64_t kSnapshotBytesMax = 1u << 30;
+constexpr size_t kSnapshotsKept = 2;
+// Each lost race means that another writer got on, so only a store that is hammered gets here.
+constexpr int kRacesMax = 10000;
+// A store may say "exists" before its readers can see it (NFS attribute caches): about 4 s in all.
+constexpr int kUnseenMax = 12;
+
+Status damaged(const Status& status, const std::string& key) {
+  return Status(status.code(), key + ": " + std::string(status.message()) +
+                                   "; nothing can be decided without this record. Next: caisson "
+                                   "verify STORE (docs/operations.md, \"A damaged log\")");
+}
+
+// Positions of the snapshots, newest first.
+Result<std::vector<uint64_t>> list_snapshots(ObjectStore& objects) {
+  std::vector<uint64_t> found;
+  CAISSON_RETURN_IF_ERROR(objects.list("snapshots/", [&](const ObjectInfo& info) {
+    const std::string_view digits = std::string_view(info.key).substr(info.key.rfind('/') + 1);
+    uint64_t seq = 0;
+    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), seq, 16);
+    if (parsed.ec == std::errc() && info.key == format::snapshot_key(seq)) found.push_back(seq);
+    return ok_status();
+  }));
+  std::sort(found.begin(), found.end(), std::greater<>());
+  return found;
+}
+
+}  // namespace
+
+Log::Log(ObjectStore& objects, UuidSource& uuids, format::WriterInfo self, Clock& clock)
+    : objects_(objects), uuids_(uuids), self_(std::move(self)), clock_(clock) {}
+
+Result<std::unique_ptr<Log>> Log::open(ObjectStore& objects, UuidSource& uuids,
+                                       format::WriterInfo self, Clock& clock) {
+  auto log = std::unique_ptr<Log>(new Log(objects, uuids, std::move(self), clock));
+  MutexLock lock(log->mutex_);
+  CAISSON_RETURN_IF_ERROR(log->load_snapshot_locked());
+  CAISSON_RETURN_IF_ERROR(log->catch_up_locked());
+  CAISSON_RETURN_IF_ERROR(log->check_no_gap_locked());
+  return log;
+}
+
+// Opening 1.
+Status Log::load_snapshot_locked() {
+  CAISSON_ASSIGN_OR_RETURN(const std::vector<uint64_t> snapshots, list_snapshots(objects_));
+  for (const uint64_t seq : snapshots) {
+    const std::string key = format::snapshot_key(seq);
+    const Result<ByteVector> bytes = objects_.get(key, kSnapshotBytesMax);
+    if (!bytes.ok()) continue;
+    Result<LogState> state = LogState::decode(seq, *bytes);
+    if (!state.ok()) continue;
+    const Result<ObjectInfo> record = objects_.stat(format::log_key(seq));
+    if (record.status().code() == StatusCode::kNotFound) {
+      return damaged(corruption("is missing, though " + key + " was made after it"),
+                     format::log_key(seq));
+    }
+    CAISSON_RETURN_IF_ERROR(record.status());
+    state_ = std::move(state).value();
+    snapshot_seq_ = seq;
+    return ok_status();
+  }
+  return ok_status();
+}
+
+Result<format::LogRecord> Log::read_record(uint64_t seq) {
+  const std::string key = format::log_key(seq);
+  const Result<ByteVector> bytes =
+      objects_.get(key, format::kLogRecordBytesMax + format::kEnvelopeBytes);
+  if (!bytes.ok()) {
+    if (bytes.status().code() == StatusCode::kNotFound) return bytes.status();
+    return damaged(bytes.status(), key);
+  }
+  Result<format::LogRecord> record = format::decode_log_record(seq, *bytes);
+  if (!record.ok()) return damaged(record.status(), key);
+  return record;
+}
+
+// Opening 2.
+Status Log::catch_up_locked() {
+  for (;;) {
+    const Result<format::LogRecord> record = read_record(state_.seq() + 1);
+    if (record.status().code() == StatusCode::kNotFound) return ok_status();
+    CAISSON_RETURN_IF_ERROR(record.status());
+    state_.apply(*record);
+  }
+}
+
+// Opening 3.
+Status Log::check_no_gap_locked() {
+  for (int attempt = 0;; ++attempt) {
+    const uint64_t seq = state_.seq();
+    const Result<ObjectInfo> beyond = objects_.stat(format::log_key(seq + 2));
+    if (beyond.status().code() == StatusCode::kNotFound) return ok_status();
+    CAISSON_RETURN_IF_ERROR(beyond.status());
+    // Others may have appended both since we looked.
+    CAISSON_RETURN_IF_ERROR(catch_up_locked());
+    if (state_.seq() > seq) continue;
+    if (attempt < kUnseenMax) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1 << attempt));
+      continue;
+    }
+    return damaged(corruption("is missing, though " + format::log_key(seq + 2) + " is there"),
+                   format::log_key(seq + 1));
+  }
+}
+
+std::shared_ptr<const LogState> Log::publish_locked() const {
+  if (!published_ || published_->seq() != state_.seq()) {
+    published_ = std::make_shared<const LogState>(state_);
+  }
+  return published_;
+}
+
+std::shared_ptr<const LogState> Log::state() const {
+  MutexLock lock(mutex_);
+  return publish_locked();
+}
+
+Result<std::shared_ptr<const LogState>> Log::refresh() {
+  MutexLock lock(mutex_);
+  CAISSON_RETURN_IF_ERROR(catch_up_locked());
+  return publish_locked();
+}
+
+// Appending 3 to 6: true when the record is in the log and durable, false when its place is taken.
+Result<bool> Log::put_record_locked(const format::LogRecord& record) {
+  const std::string key = format::log_key(record.seq);
+  const ByteVector bytes = format::encode_log_record(record);
+  if (bytes.size() > format::kLogRecordBytesMax) {
+    return invalid_argument(key + ": a record of " + std::to_string(bytes.size()) +
+                            " bytes is more than the log takes");
+  }
+  const Status put = objects_.put_new(key, bytes);
+  if (put.ok()) return true;
+  if (put.code() == StatusCode::kAlreadyExists) return false;
+  const Result<format::LogRecord> found = read_record(record.seq);
+  if (found.ok() && found->nonce != record.nonce) return false;
+  const Status named = found.ok() ? objects_.sync_names("log/") : found.status();
+  if (named.ok()) return true;
+  return put.with_context(key +
+                          ": whether this record was appended is unknown; it may be there, "
+                          "or still appear. Look at the store before trying again");
+}
+
+Result<uint64_t> Log::append(const MakeBody& make) {
+  MutexLock lock(mutex_);
+  int unseen = 0;
+  for (int race = 0; race < kRacesMax; ++race) {
+    const uint64_t before = state_.seq();
+    CAISSON_RETURN_IF_ERROR(catch_up_locked());
+    if (race > 0 && state_.seq() == before) {  // taken, but not to be seen yet
+      if (++unseen > kUnseenMax) {
+        return io_error(format::log_key(before + 1) +
+                        ": exists, but cannot be read; the store's readers lag behind its writers");
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(1 << unseen));
+      continue;
+    }
+    unseen = 0;
+    CAISSON_ASSIGN_OR_RETURN(format::LogBody body, make(state_));
+    CAISSON_RETURN_IF_ERROR(state_.check(body));
+    format::LogRecord record{
+        .seq = state_.seq() + 1, .nonce = uuids_.next(), .writer = self_, .body = std::move(body)};
+    record.writer.unix_ns = clock_.unix_ns();
+    CAISSON_ASSIGN_OR_RETURN(const bool ours, put_record_locked(record));
+    if (!ours) continue;
+    state_.apply(record);
+    return record.seq;
+  }
+  return io_error("the log moved on " + std::to_string(kRacesMax) +
+                  " times before this record could be appended; try again when fewer write");
+}
+
+Status Log::snapshot_if_due(uint64_t every) {
+  MutexLock lock(mutex_);
+  const uint64_t seq = state_.seq();
+  if (seq < snapshot_seq_ + every || seq == snapshot_seq_) return ok_status();
+  CAISSON_RETURN_IF_ERROR(objects_.sync_names("log/"));
+  const Status put = objects_.put_new(format::snapshot_key(seq), state_.encode());
+  if (!put.ok() && put.code() != StatusCode::kAlreadyExists) return put;
+  snapshot_seq_ = seq;
+  CAISSON_ASSIGN_OR_RETURN(const std::vector<uint64_t> snapshots, list_snapshots(objects_));
+  for (size_t i = kSnapshotsKept; i < snapshots.size(); ++i) {
+    CAISSON_RETURN_IF_ERROR(objects_.remove(format::snapshot_key(snapshots[i])));
+  }
+  return ok_status();
+}
+
+}  // namespace caisson
