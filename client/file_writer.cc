@@ -29,9 +29,10 @@ std::vector<FilePiece> cut_piece(const FilePiece& piece, uint64_t bytes_max) {
       pieces.push_back(std::move(next));
       continue;
     }
-    // Eight rows of any type are whole bytes.
+    // Rows of a sub-byte type may share a byte; eight of them never do.
     const uint64_t extent = next.box.extent[dim];
-    const uint64_t unit = next.dtype.bits < 8 ? 8 : 1;
+    const uint64_t row_elements = next.box.elements() / extent;
+    const uint64_t unit = row_elements * next.dtype.bits % 8 == 0 ? 1 : 8;
     uint64_t rows = std::max<uint64_t>(1, bytes_max / std::max<uint64_t>(1, bytes / extent));
     rows = std::max(unit, rows / unit * unit);
     if (rows >= extent) {

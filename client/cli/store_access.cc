@@ -1,0 +1,62 @@
+// See store_access.h.
+#include "client/cli/store_access.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "client/store_context.h"
+#include "engine/format/root.h"
+#include "io/object_dir.h"
+#include "io/posix_file_system.h"
+
+namespace caisson::cli {
+namespace {
+
+constexpr uint64_t kStoreFileBytesMax = 64 << 10;
+
+}  // namespace
+
+Result<std::string> directory_of_url(const std::string& url) {
+  std::string path = url.starts_with("file://") ? url.substr(7) : url;
+  if (path.empty() || path.find("://") != std::string::npos) {
+    return invalid_argument(
+        fmt::format("\"{}\" is no store: give a directory, or file:// and a directory", url));
+  }
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  if (error) return errno_status(error.value(), path);
+  return absolute.lexically_normal().string();
+}
+
+Result<StoreAccess> StoreAccess::open(const std::string& url, const Session& session) {
+  CAISSON_ASSIGN_OR_RETURN(const std::string root, directory_of_url(url));
+  CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<FileSystem> files,
+                           make_posix_file_system(session.globals.io_engine));
+  auto objects = make_object_dir(std::move(files), root, system_uuids());
+  auto marker = objects->get(format::kStoreKey, kStoreFileBytesMax);
+  if (!marker.ok()) {
+    if (marker.status().code() != StatusCode::kNotFound) return marker.status();
+    return not_found(fmt::format("{}: no store here (no {}); caisson import creates one", root,
+                                 format::kStoreKey));
+  }
+  CAISSON_RETURN_IF_ERROR(format::decode_store_file(*marker).status().with_context(root));
+  CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<Log> log,
+                           Log::open(*objects, system_uuids(), this_process()));
+  return StoreAccess(std::move(objects), std::move(log));
+}
+
+Result<Checkpoint> StoreAccess::find(const std::string& name) const {
+  return find_checkpoint(*log_->state(), name);
+}
+
+Result<std::shared_ptr<Manifest>> StoreAccess::manifest(const Checkpoint& checkpoint) {
+  return Manifest::open(*objects_, checkpoint.root);
+}
+
+Result<std::shared_ptr<Manifest>> StoreAccess::manifest(const std::string& name) {
+  CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, find(name));
+  return manifest(checkpoint);
+}
+
+}  // namespace caisson::cli

@@ -1,0 +1,40 @@
+// A store opened below the Store interface: objects, log and manifests, for the verbs that look
+// inside. Reads only. Thread-compatible.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "client/cli/command.h"
+#include "engine/log.h"
+#include "engine/manifest.h"
+#include "io/object_store.h"
+
+namespace caisson::cli {
+
+class StoreAccess {
+ public:
+  // kNotFound when `url` holds no store; nothing is created.
+  static Result<StoreAccess> open(const std::string& url, const Session& session);
+
+  ObjectStore& objects() { return *objects_; }
+  Log& log() { return *log_; }
+  std::shared_ptr<const LogState> state() const { return log_->state(); }
+
+  // "run/step" or "run/latest". kNotFound naming what there is instead.
+  Result<Checkpoint> find(const std::string& name) const;
+  Result<std::shared_ptr<Manifest>> manifest(const Checkpoint& checkpoint);
+  Result<std::shared_ptr<Manifest>> manifest(const std::string& name);
+
+ private:
+  StoreAccess(std::unique_ptr<ObjectStore> objects, std::unique_ptr<Log> log)
+      : objects_(std::move(objects)), log_(std::move(log)) {}
+
+  std::unique_ptr<ObjectStore> objects_;
+  std::unique_ptr<Log> log_;  // after objects_, which it uses
+};
+
+// The directory that a store's URL names, absolute.
+Result<std::string> directory_of_url(const std::string& url);
+
+}  // namespace caisson::cli
