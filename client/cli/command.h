@@ -40,6 +40,8 @@ struct Session {
 class Command {
  public:
   virtual ~Command() = default;
+  // True for a verb that forks and so must find no other thread: Ctrl-C then ends it at once.
+  virtual bool is_single_threaded() const { return false; }
   // Adds options and arguments to the verb's own CLI::App.
   virtual void define(CLI::App& app) = 0;
   // The exit code (exit_code.h); a Status that is not ok is printed and mapped to one by main.

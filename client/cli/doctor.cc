@@ -16,6 +16,8 @@
 #include "client/cli/store_access.h"
 #include "client/cli/text.h"
 #include "client/new_file.h"
+#include "io/create_race.h"
+#include "io/object_dir.h"
 #include "io/posix_file_system.h"
 
 namespace caisson::cli {
@@ -166,8 +168,34 @@ Result<Finding> check_fallocate(const std::string& directory) {
                  .advice = "writes that extend a file are slower, and a full disk is found late"};
 }
 
+Result<Finding> check_create_race(const Session& session, const std::string& directory) {
+  const auto open = [&]() -> Result<std::unique_ptr<ObjectStore>> {
+    CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<FileSystem> files,
+                             make_posix_file_system(session.globals.io_engine));
+    return make_object_dir(std::move(files), directory, system_uuids());
+  };
+  CAISSON_ASSIGN_OR_RETURN(const CreateRaceReport report, race_creates(open, system_uuids()));
+  const std::string rounds = fmt::format("{} racers, {} rounds", report.racers, report.rounds);
+  if (report.atomic()) {
+    return Finding{.check = "create_once",
+                   .grade = Grade::kGood,
+                   .found = rounds + ", one winner in each",
+                   .advice = {}};
+  }
+  return Finding{
+      .check = "create_once",
+      .grade = Grade::kBad,
+      .found = fmt::format("{}, one winner in only {}: {}", rounds, report.rounds_with_one_winner,
+                           report.violations.empty() ? "" : report.violations[0]),
+      .advice =
+          "use this target with one writer only, or another target: commits rest "
+          "on this"};
+}
+
 class DoctorCommand final : public Command {
  public:
+  bool is_single_threaded() const override { return true; }  // the race forks
+
   void define(CLI::App& app) override {
     app.add_option("directory", directory_,
                    "Directory of a store, or where one shall be; the "
@@ -208,6 +236,8 @@ class DoctorCommand final : public Command {
 
   static Status check_scratch(const Session& session, const std::string& scratch,
                               std::vector<Finding>& findings) {
+    CAISSON_ASSIGN_OR_RETURN(Finding race, check_create_race(session, scratch));
+    findings.push_back(std::move(race));
     CAISSON_ASSIGN_OR_RETURN(const std::unique_ptr<FileSystem> files,
                              make_posix_file_system(session.globals.io_engine));
     CAISSON_ASSIGN_OR_RETURN(Finding direct, check_direct(*files, scratch));

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <exception>
+#include <optional>
 
 #include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
@@ -115,7 +116,6 @@ int run_command(Command& command, const Globals& globals, const std::stop_token&
 }
 
 int run(int argc, char** argv) {
-  const InterruptWatch interrupts;
   Globals globals;
   std::vector<std::unique_ptr<Command>> commands;
   Command* chosen = nullptr;
@@ -143,7 +143,9 @@ int run(int argc, char** argv) {
     fmt::print("{}", app.help());
     return kExitUsage;
   }
-  return run_command(*chosen, globals, interrupts.token());
+  std::optional<InterruptWatch> interrupts;
+  if (!chosen->is_single_threaded()) interrupts.emplace();
+  return run_command(*chosen, globals, interrupts ? interrupts->token() : std::stop_token());
 }
 
 }  // namespace
