@@ -23,7 +23,7 @@ Box box_of(std::initializer_list<uint64_t> offset, std::initializer_list<uint64_
   return box;
 }
 
-// The rules are frozen: a change costs every running job one full save, so it must be meant.
+// Another tile shape shares nothing with earlier checkpoints: a change of the rules must be meant.
 TEST(ChooseTile, GivesKnownTilesForKnownShapes) {
   const std::pair<Shape, Shape> cases[] = {
       {Shape{}, Shape{}},
