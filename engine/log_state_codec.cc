@@ -16,7 +16,7 @@ using format::SealedRef;
 
 namespace {
 
-constexpr std::string_view kMagic = "CAISSNAP";
+constexpr std::string_view kMagic = "CSN_SNAP";
 constexpr uint64_t kNameBytesMax = 4096;
 constexpr size_t kUuidBytes = 16;
 

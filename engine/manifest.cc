@@ -371,7 +371,7 @@ Result<std::unique_ptr<PartReader>> PartReader::open(ObjectStore& objects, const
       std::make_unique<PartReaderImpl>(objects, part, std::move(trailer)));
 }
 
-Result<std::shared_ptr<Manifest>> Manifest::open(ObjectStore& objects, const SealedRef& root) {
+Result<format::Root> read_root(ObjectStore& objects, const SealedRef& root) {
   const std::string key = root.object.key();
   const auto damaged = [&](std::string_view why) {
     return corruption(key + ": " + std::string(why) + verify_hint({}, "structure"));
@@ -395,7 +395,12 @@ Result<std::shared_ptr<Manifest>> Manifest::open(ObjectStore& objects, const Sea
     if (decoded.status().code() != StatusCode::kCorruption) return decoded.status();
     return damaged(decoded.status().message());
   }
-  auto manifest = std::make_shared<ManifestImpl>(objects, std::move(decoded).value());
+  return decoded;
+}
+
+Result<std::shared_ptr<Manifest>> Manifest::open(ObjectStore& objects, const SealedRef& root) {
+  CAISSON_ASSIGN_OR_RETURN(format::Root decoded, read_root(objects, root));
+  auto manifest = std::make_shared<ManifestImpl>(objects, std::move(decoded));
   CAISSON_RETURN_IF_ERROR(manifest->read_index());
   return std::shared_ptr<Manifest>(std::move(manifest));
 }

@@ -29,6 +29,9 @@ class PartReader {
   virtual Status for_each(const std::function<Status(TensorRecord&&)>& visit) = 0;
 };
 
+// The root alone: all that gc needs. kCorruption when it is not what `root` vouches for.
+Result<format::Root> read_root(ObjectStore& objects, const format::SealedRef& root);
+
 class Manifest {
  public:
   // kCorruption when the root or its directory index is not what `root` vouches for.
