@@ -1,20 +1,16 @@
 #include "client/checkpoint_name.h"
 
-#include <algorithm>
 #include <charconv>
+
+#include "engine/format/names.h"
 
 namespace caisson {
 
 Status check_run(std::string_view run) {
-  const bool control = std::ranges::any_of(
-      run, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
-  if (run.empty() || run.size() > kRunBytesMax || control || run.starts_with('/') ||
-      run.ends_with('/') || run.find("//") != std::string_view::npos) {
-    return invalid_argument("\"" + std::string(run.substr(0, 80)) + "\" cannot name a run: 1 to " +
-                            std::to_string(kRunBytesMax) +
-                            " bytes, no control characters, no empty part between slashes");
-  }
-  return ok_status();
+  if (format::check_run_name(run).ok()) return ok_status();
+  return invalid_argument("\"" + std::string(run.substr(0, 80)) + "\" cannot name a run: 1 to " +
+                          std::to_string(format::kRunBytesMax) +
+                          " bytes of UTF-8, no control characters, no empty part between slashes");
 }
 
 Result<CheckpointName> parse_checkpoint_name(std::string_view name) {

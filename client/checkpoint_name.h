@@ -15,11 +15,9 @@ struct CheckpointName {
   std::optional<uint64_t> step;  // nullopt: "latest"
 };
 
-inline constexpr size_t kRunBytesMax = 512;
-
 // kInvalidArgument saying how a name looks.
 Result<CheckpointName> parse_checkpoint_name(std::string_view name);
-// 1 to kRunBytesMax bytes, no control characters, no empty component.
+// 1 to format::kRunBytesMax bytes of UTF-8, no control characters, no empty component.
 Status check_run(std::string_view run);
 
 }  // namespace caisson

@@ -1,6 +1,16 @@
 #include "engine/save_codec.h"
 
+#include "compression/choose.h"
+
 namespace caisson {
+namespace {
+
+ElementFormat element_of(const TensorRecord& tensor) {
+  const DType dtype = tensor.spec.dtype;
+  return {.code = static_cast<uint8_t>(dtype.code), .bits = dtype.bits};
+}
+
+}  // namespace
 
 Status check_codec_policy(const std::string& policy) {
   if (policy == "auto") return ok_status();
@@ -13,19 +23,13 @@ Status check_codec_policy(const std::string& policy) {
 bool is_stored_raw(const std::string& policy, const TensorRecord& tensor) {
   if (policy == "raw") return true;
   if (policy != "auto" || tensor.kind == TensorKind::kBlob) return false;
-  switch (tensor.spec.dtype.code) {
-    case DTypeCode::kInt:
-    case DTypeCode::kUInt:
-    case DTypeCode::kBool:
-      return false;
-    default:
-      return true;  // floats: a byte codec gains next to nothing on them
-  }
+  return is_float(element_of(tensor));
 }
 
-Result<const Codec*> choose_piece_codec(const std::string& policy, const TensorRecord& /*tensor*/,
-                                        CodecContext& /*context*/, Bytes /*raw*/) {
-  return find_codec(policy == "auto" ? std::string_view("zstd") : std::string_view(policy));
+Result<const Codec*> choose_piece_codec(const std::string& policy, const TensorRecord& tensor,
+                                        CodecContext& context, Bytes raw) {
+  if (policy != "auto") return find_codec(std::string_view(policy));
+  return find_codec(static_cast<uint8_t>(choose_codec(context, element_of(tensor), raw)));
 }
 
 }  // namespace caisson

@@ -6,18 +6,13 @@ namespace caisson {
 
 namespace {
 
-Status check_name(const std::string& name) {
-  if (name.empty() || name.size() > format::kNameBytesMax || name.find('\0') != std::string::npos) {
-    return invalid_argument("a name needs 1 to " + std::to_string(format::kNameBytesMax) +
-                            " bytes without NUL");
-  }
-  return ok_status();
-}
-
 Status check_item(const SaveItem& item) {
   const TensorShard& shard = item.shard;
-  CAISSON_RETURN_IF_ERROR(check_name(shard.tensor.name));
-  if (item.kind == TensorKind::kAlias) return check_name(item.alias_of);
+  CAISSON_RETURN_IF_ERROR(format::check_tensor_name(shard.tensor.name));
+  if (item.kind == TensorKind::kAlias) {
+    if (item.alias_of == shard.tensor.name) return invalid_argument("an alias of itself");
+    return format::check_tensor_name(item.alias_of);
+  }
   CAISSON_RETURN_IF_ERROR(check_dtype(shard.tensor.dtype));
   CAISSON_RETURN_IF_ERROR(element_count(shard.tensor.shape).status());
   CAISSON_RETURN_IF_ERROR(check_box(shard.tensor, shard.box));
