@@ -182,6 +182,7 @@ TEST(PosixFileSystem, ReportsAWriteThatWasCutShort) {
   }
 }
 
+#if !defined(__SANITIZE_THREAD__)  // which allows no threads after a fork
 TEST(PosixFileSystem, AQueueIsUselessAfterFork) {
   const TempDir directory;
   for (const std::string& engine : engines()) {
@@ -207,6 +208,7 @@ TEST(PosixFileSystem, AQueueIsUselessAfterFork) {
     EXPECT_TRUE(queue->wait().value().status.ok());
   }
 }
+#endif
 
 TEST(PosixFileSystem, ARingRefusesASecondThread) {
   auto made = make_posix_file_system("io_uring");
