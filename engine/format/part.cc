@@ -63,7 +63,8 @@ std::string_view fault_of(const PartTrailer& trailer, uint64_t part_bytes) {
     return "the directory does not lie between the inline data and the trailer";
   }
   if (!lies_within(trailer.directory_offset + trailer.directory_bytes, end, trailer.packs_offset,
-                   trailer.packs_bytes)) {
+                   trailer.packs_bytes) ||
+      trailer.packs_offset + trailer.packs_bytes != end) {
     return "the pack list does not lie between the directory and the trailer";
   }
   return {};
