@@ -6,13 +6,6 @@
 
 namespace caisson {
 
-Status check_run(std::string_view run) {
-  if (format::check_run_name(run).ok()) return ok_status();
-  return invalid_argument("\"" + std::string(run.substr(0, 80)) + "\" cannot name a run: 1 to " +
-                          std::to_string(format::kRunBytesMax) +
-                          " bytes of UTF-8, no control characters, no empty part between slashes");
-}
-
 Result<CheckpointName> parse_checkpoint_name(std::string_view name) {
   const size_t slash = name.rfind('/');
   if (slash == std::string_view::npos) {
@@ -20,7 +13,7 @@ Result<CheckpointName> parse_checkpoint_name(std::string_view name) {
                             "\" is no checkpoint name: write run/step or run/latest");
   }
   CheckpointName parsed{.run = std::string(name.substr(0, slash)), .step = std::nullopt};
-  CAISSON_RETURN_IF_ERROR(check_run(parsed.run));
+  CAISSON_RETURN_IF_ERROR(format::check_run_name(parsed.run));
   const std::string_view step = name.substr(slash + 1);
   if (step == "latest") return parsed;
   uint64_t number = 0;

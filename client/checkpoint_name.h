@@ -17,7 +17,4 @@ struct CheckpointName {
 
 // kInvalidArgument saying how a name looks.
 Result<CheckpointName> parse_checkpoint_name(std::string_view name);
-// 1 to format::kRunBytesMax bytes of UTF-8, no control characters, no empty component.
-Status check_run(std::string_view run);
-
 }  // namespace caisson

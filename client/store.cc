@@ -161,6 +161,7 @@ Result<std::unique_ptr<SaveTransaction>> StoreImpl::join_save(const std::string&
                                                               uint32_t rank,
                                                               const SaveOptions& options) {
   CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_RETURN_IF_ERROR(context_->check_writable());
   CAISSON_ASSIGN_OR_RETURN(const Ticket decoded, decode_ticket(ticket));
   return caisson::join_save(*context_, decoded, rank, options);
 }
@@ -169,12 +170,14 @@ Result<SaveReport> StoreImpl::commit_save(const std::string& ticket, uint32_t ra
                                           std::span<const SealedPart> parts,
                                           const SaveOptions& options) {
   CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_RETURN_IF_ERROR(context_->check_writable());
   CAISSON_ASSIGN_OR_RETURN(const Ticket decoded, decode_ticket(ticket));
   return caisson::commit_save(*context_, decoded, ranks, parts, options);
 }
 
 Status StoreImpl::abort_save(const std::string& ticket) {
   CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_RETURN_IF_ERROR(context_->check_writable());
   CAISSON_ASSIGN_OR_RETURN(const Ticket decoded, decode_ticket(ticket));
   return caisson::abort_save(*context_, decoded);
 }
@@ -293,6 +296,7 @@ Result<std::vector<std::byte>> StoreImpl::read_blob(const std::string& name,
 
 Status StoreImpl::remove(const std::string& name) {
   CAISSON_RETURN_IF_ERROR(context_->check_process());
+  CAISSON_RETURN_IF_ERROR(context_->check_writable());
   const auto pruned = context_->log().append([&](const LogState& s) -> Result<format::LogBody> {
     CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, find_checkpoint(s, name));
     const format::PruneRecord prune{.checkpoint = checkpoint.seq};

@@ -62,6 +62,7 @@ Status StoreContext::open_store_file(bool create) {
                        ", which this version does not know; use a newer one");
   }
   uuid_ = store.uuid;
+  writable_ = format::may_write(store.features);
   return ok_status();
 }
 
@@ -73,8 +74,16 @@ Status StoreContext::check_process() const {
                           " before fork(); open it again in the child");
 }
 
+Status StoreContext::check_writable() const {
+  if (writable_) return ok_status();
+  return unsupported(
+      "the store has a feature that this version may read but not write; "
+      "use a newer one to save, claim or remove");
+}
+
 Result<uint64_t> StoreContext::append_claim(const std::string& run, const std::string& base) {
-  CAISSON_RETURN_IF_ERROR(check_run(run));
+  CAISSON_RETURN_IF_ERROR(check_writable());
+  CAISSON_RETURN_IF_ERROR(format::check_run_name(run));
   uint64_t epoch = 0;
   const auto appended = log_->append([&](const LogState& state) -> Result<format::LogBody> {
     const auto known = state.runs().find(run);

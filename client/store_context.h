@@ -29,6 +29,8 @@ class StoreContext {
   // cross it.
   Status check_process() const;
   bool is_forked() const;
+  // kUnsupported for a store that this version may only read.
+  Status check_writable() const;
 
   ObjectStore& objects() { return *objects_; }
   Log& log() { return *log_; }
@@ -68,6 +70,7 @@ class StoreContext {
   const pid_t pid_;
   MemoryBudget budget_;
   Uuid uuid_;
+  bool writable_ = true;
   std::unique_ptr<Log> log_;
   Mutex mutex_;
   std::map<std::string, uint64_t, std::less<>> epochs_ CAISSON_GUARDED_BY(mutex_);

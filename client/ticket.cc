@@ -34,13 +34,6 @@ Result<ByteVector> from_hex(std::string_view text, std::string_view what) {
   return bytes;
 }
 
-Uuid get_uuid(ByteReader& in) {
-  Uuid uuid;
-  const Bytes bytes = in.get_bytes(uuid.bytes.size());
-  if (bytes.size() == uuid.bytes.size()) std::copy(bytes.begin(), bytes.end(), uuid.bytes.begin());
-  return uuid;
-}
-
 Status check_end(const ByteReader& in, std::string_view what) {
   if (in.ok() && in.remaining() == 0) return ok_status();
   return invalid_argument(std::string(what) + " is of another version of Caisson");
@@ -66,8 +59,8 @@ Result<Ticket> decode_ticket(std::string_view text) {
   if (!envelope.ok()) return invalid_argument(envelope.status().to_string());
   ByteReader in(envelope->payload);
   Ticket ticket;
-  ticket.store = get_uuid(in);
-  ticket.save = get_uuid(in);
+  ticket.store = format::get_uuid(in);
+  ticket.save = format::get_uuid(in);
   ticket.run = in.get_string(kTextBytesMax);
   ticket.step = in.get<uint64_t>();
   ticket.epoch = in.get<uint64_t>();
@@ -94,7 +87,7 @@ Result<PartToken> decode_part_token(std::string_view text) {
   if (!envelope.ok()) return invalid_argument(envelope.status().to_string());
   ByteReader in(envelope->payload);
   PartToken token;
-  token.save = get_uuid(in);
+  token.save = format::get_uuid(in);
   token.rank = in.get<uint32_t>();
   token.part = format::get_sealed(in);
   token.tiles = in.get<uint64_t>();

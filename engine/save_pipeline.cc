@@ -208,14 +208,12 @@ void SaveWorker::reuse(PlacedChunk chunk, SaveBatch& batch) {
 // Into the segment being filled. What does not get smaller is stored raw.
 Status SaveWorker::encode(const PlannedShard& shard, Bytes raw, format::ChunkEntry& entry) {
   const DType dtype = shard.record.spec.dtype;
-  const ElementFormat element{.code = static_cast<uint8_t>(dtype.code), .bits = dtype.bits};
-  CAISSON_ASSIGN_OR_RETURN(
-      const Codec* codec,
-      choose_piece_codec(shared_.config.codec, shard.record, codec_context_, raw));
+  CAISSON_ASSIGN_OR_RETURN(const Codec* codec,
+                           choose_piece_codec(shared_.config.codec, dtype, codec_context_, raw));
   if (codec->id() != CodecId::kRaw) {
     CAISSON_ASSIGN_OR_RETURN(const MutableBytes to, packs_.reserve(raw.size(), false));
     CAISSON_ASSIGN_OR_RETURN(const size_t bytes,
-                             codec->encode(codec_context_, element, raw, {}, to));
+                             codec->encode(codec_context_, element_format(dtype), raw, {}, to));
     if (bytes > 0) {
       entry.codec = static_cast<uint8_t>(codec->id());
       entry.stored_bytes = static_cast<uint32_t>(bytes);
