@@ -1,0 +1,407 @@
+// A store through its public API, on a real directory: save, commit, open again, dedup, overwrite,
+// cancel, fencing. Processes are many_ranks_test.cc.
+#include "caisson/store.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "tests/support/random_tensors.h"
+#include "tests/support/temp_dir.h"
+
+namespace caisson {
+namespace {
+
+using testing::kBf16;
+using testing::kF32;
+using testing::kI64;
+using testing::shape_of;
+using testing::TempDir;
+using testing::TestTensor;
+using testing::whole_shards;
+
+std::vector<TestTensor> small_model(uint64_t seed) {
+  std::vector<TestTensor> model;
+  model.emplace_back("embed.weight", kBf16, shape_of({1000, 256}), seed + 1);
+  model.emplace_back("layer.0.weight", kF32, shape_of({512, 700}), seed + 2);
+  model.emplace_back("layer.0.norm", kF32, shape_of({512}), seed + 3);
+  model.emplace_back("step", kI64, shape_of({}), seed + 4);
+  model.emplace_back("empty", kF32, shape_of({0, 7}), seed + 5);
+  return model;
+}
+
+class StoreTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<Store> open(const StoreOptions& options = {}) {
+    auto store = Store::open(dir_ / "store", options);
+    EXPECT_TRUE(store.ok()) << store.status().to_string();
+    return store.ok() ? std::move(store).value() : nullptr;
+  }
+
+  static Result<SaveReport> save(Store& store, const std::string& name,
+                                 const std::vector<TestTensor>& model,
+                                 const SaveOptions& options = {}) {
+    const std::vector<TensorShard> shards = whole_shards(model);
+    CAISSON_ASSIGN_OR_RETURN(
+        PendingSave pending,
+        store.save(name, {.tensors = shards, .blobs = {}, .aliases = {}}, options));
+    CAISSON_RETURN_IF_ERROR(pending.wait());
+    return pending.report();
+  }
+
+  static void expect_holds(Store& store, const std::string& name,
+                           const std::vector<TestTensor>& model) {
+    std::vector<std::vector<std::byte>> found;
+    std::vector<TensorTarget> targets;
+    for (const TestTensor& tensor : model) {
+      found.emplace_back(tensor.bytes.size());
+      targets.push_back({.name = tensor.spec.name,
+                         .box = Box::whole(tensor.spec.shape),
+                         .data = found.back().data(),
+                         .strides_bytes = {}});
+    }
+    const Status restored = store.restore(name, targets);
+    ASSERT_TRUE(restored.ok()) << restored.to_string();
+    for (size_t i = 0; i < model.size(); ++i) {
+      EXPECT_EQ(found[i], model[i].bytes) << model[i].spec.name;
+    }
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(StoreTest, SavesAndRestoresAfterReopening) {
+  const auto model = small_model(1);
+  {
+    auto store = open();
+    const auto report = save(*store, "run/7", model);
+    ASSERT_TRUE(report.ok()) << report.status().to_string();
+    EXPECT_EQ(report->name, "run/7");
+    EXPECT_EQ(report->tensors, model.size());
+    EXPECT_EQ(report->deduplicated_bytes, 0u);
+    EXPECT_EQ(report->warning, "");
+  }
+  auto store = open();
+  expect_holds(*store, "run/7", model);
+  expect_holds(*store, "run/latest", model);
+
+  const auto info = store->info("run/latest");
+  ASSERT_TRUE(info.ok()) << info.status().to_string();
+  EXPECT_EQ(info->name, "run/7");
+  EXPECT_TRUE(info->latest);
+  EXPECT_EQ(info->tensors, model.size());
+  EXPECT_EQ(info->ranks, 1u);
+  uint64_t bytes = 0;
+  for (const TestTensor& tensor : model) bytes += tensor.bytes.size();
+  EXPECT_EQ(info->raw_bytes, bytes);
+
+  const auto tensors = store->tensors("run/7", "layer.*");
+  ASSERT_TRUE(tensors.ok());
+  ASSERT_EQ(tensors->size(), 2u);
+  EXPECT_EQ(tensors->front().spec.name, "layer.0.norm");
+  EXPECT_EQ(tensors->back().spec, model[1].spec);
+}
+
+TEST_F(StoreTest, KeepsBlobsAliasesAndMetadata) {
+  const TestTensor tied("embed", kF32, shape_of({64, 64}), 3);
+  const auto tokenizer = testing::random_bytes(100'000, 4);
+  const std::vector<TensorShard> shards{tied.whole()};
+  const std::vector<BlobView> blobs{{.name = "tokenizer.json", .bytes = tokenizer},
+                                    {.name = "nothing", .bytes = {}}};
+  const std::vector<Alias> aliases{{.name = "lm_head", .target = "embed"}};
+  auto store = open();
+  auto pending = store->save("a/b/1", {.tensors = shards, .blobs = blobs, .aliases = aliases},
+                             {.metadata_json = R"({"loss": 2.5})"});
+  ASSERT_TRUE(pending.ok()) << pending.status().to_string();
+  ASSERT_TRUE(pending->wait().ok()) << pending->wait().to_string();
+  EXPECT_EQ(store->read_blob("a/b/1", "tokenizer.json").value(), tokenizer);
+  EXPECT_TRUE(store->read_blob("a/b/1", "nothing").value().empty());
+  EXPECT_EQ(store->info("a/b/1")->metadata_json, R"({"loss": 2.5})");
+  const auto head = store->tensors("a/b/1", "lm_head");
+  ASSERT_EQ(head->size(), 1u);
+  EXPECT_EQ(head->front().alias_of, "embed");
+  EXPECT_EQ(head->front().spec.shape, tied.spec.shape);
+  std::vector<std::byte> found(tied.bytes.size());
+  const std::vector<TensorTarget> targets{{.name = "lm_head",
+                                           .box = Box::whole(tied.spec.shape),
+                                           .data = found.data(),
+                                           .strides_bytes = {}}};
+  ASSERT_TRUE(store->restore("a/b/1", targets).ok());
+  EXPECT_EQ(found, tied.bytes);
+}
+
+TEST_F(StoreTest, ASecondSaveOfTheSameTensorsWritesNoPayload) {
+  const std::vector<TestTensor> model{{"w", kF32, shape_of({2000, 1000}), 1},
+                                      {"v", kBf16, shape_of({999, 1001}), 2}};
+  auto store = open();
+  const auto first = save(*store, "run/1", model);
+  ASSERT_TRUE(first.ok()) << first.status().to_string();
+  EXPECT_EQ(first->stored_bytes, first->raw_bytes);
+  const auto second = save(*store, "run/2", model);
+  ASSERT_TRUE(second.ok()) << second.status().to_string();
+  EXPECT_EQ(second->stored_bytes, 0u);
+  EXPECT_EQ(second->deduplicated_bytes, second->raw_bytes);
+  expect_holds(*store, "run/2", model);
+
+  // The third compares with chunks that the second refers to in the first one's packs.
+  ASSERT_TRUE(store->remove("run/1").ok());
+  auto changed = model;
+  changed[1].bytes[5] ^= std::byte{1};
+  const auto third = save(*store, "run/3", changed);
+  ASSERT_TRUE(third.ok());
+  EXPECT_EQ(third->deduplicated_bytes + third->stored_bytes, third->raw_bytes);
+  EXPECT_GE(third->deduplicated_bytes, model[0].bytes.size());
+  EXPECT_LE(third->stored_bytes, model[1].bytes.size());
+  EXPECT_GT(third->stored_bytes, 0u);
+  expect_holds(*store, "run/3", changed);
+  expect_holds(*store, "run/2", model);
+
+  const auto without = save(*store, "run/4", changed, {.dedup = false});
+  ASSERT_TRUE(without.ok());
+  EXPECT_EQ(without->stored_bytes, without->raw_bytes);
+  const auto fork = save(*store, "fork/1", model, {.base = "run/2"});
+  ASSERT_TRUE(fork.ok());
+  EXPECT_EQ(fork->stored_bytes, 0u);
+}
+
+TEST_F(StoreTest, EqualTensorsOfOneSaveAreStoredOnce) {
+  std::vector<TestTensor> model{{"a", kF32, shape_of({512, 512}), 1},
+                                {"b", kF32, shape_of({512, 512}), 1}};
+  auto store = open();
+  const auto report = save(*store, "run/1", model);
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  EXPECT_EQ(report->stored_bytes, model[0].bytes.size());
+  expect_holds(*store, "run/1", model);
+}
+
+TEST_F(StoreTest, ManyWorkersGiveTheSameContent) {
+  std::vector<TestTensor> model;
+  for (uint64_t i = 0; i < 40; ++i) {
+    model.emplace_back("t" + std::to_string(i), kF32, shape_of({100 + 37 * i, 300}), i);
+  }
+  auto store = open({.memory_bytes_max = 64u << 20});
+  const auto report = save(*store, "run/1", model, {.workers = 4});
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  expect_holds(*store, "run/1", model);
+  const auto again = save(*store, "run/2", model, {.workers = 3});
+  ASSERT_TRUE(again.ok()) << again.status().to_string();
+  EXPECT_EQ(again->stored_bytes, 0u);
+}
+
+TEST_F(StoreTest, EncodesWhatGetsSmaller) {
+  TestTensor counts("counts", kI64, shape_of({300'000}), 1);
+  for (size_t i = 0; i < counts.bytes.size(); ++i)
+    counts.bytes[i] = std::byte(i % 8 == 0 ? i / 64 : 0);
+  auto store = open();
+  for (const char* codec : {"auto", "zstd"}) {
+    const auto report = save(*store, std::string(codec) + "/1", {counts}, {.codec = codec});
+    ASSERT_TRUE(report.ok()) << report.status().to_string();
+    EXPECT_LT(report->stored_bytes, report->raw_bytes / 2);
+    expect_holds(*store, std::string(codec) + "/1", {counts});
+  }
+  const auto raw = save(*store, "raw/1", {counts}, {.codec = "raw"});
+  ASSERT_TRUE(raw.ok());
+  EXPECT_EQ(raw->stored_bytes, raw->raw_bytes);
+  EXPECT_EQ(save(*store, "x/1", {counts}, {.codec = "lzma"}).status().code(),
+            StatusCode::kInvalidArgument);
+}
+
+TEST_F(StoreTest, StagedTensorsMayChangeAtOnce) {
+  std::vector<TestTensor> model{{"w", kF32, shape_of({1000, 1000}), 1}};
+  // Columns of a larger matrix: staging packs them.
+  const TestTensor wide("wide", kF32, shape_of({300, 64}), 2);
+  TensorShard columns = wide.whole();
+  columns.tensor.name = "columns";
+  columns.tensor.shape = shape_of({300, 16});
+  columns.box = Box::whole(columns.tensor.shape);
+  columns.strides_bytes = {64 * 4, 4};
+  const auto before = model;
+  auto store = open();
+  const std::vector<TensorShard> shards{model[0].whole(), columns};
+  auto pending =
+      store->save("run/1", {.tensors = shards, .blobs = {}, .aliases = {}}, {.stage = true});
+  ASSERT_TRUE(pending.ok()) << pending.status().to_string();
+  std::ranges::fill(model[0].bytes, std::byte{0});
+  ASSERT_TRUE(pending->wait().ok()) << pending->wait().to_string();
+  expect_holds(*store, "run/1", before);
+  std::vector<std::byte> found(300 * 16 * 4);
+  const std::vector<TensorTarget> targets{
+      {.name = "columns", .box = columns.box, .data = found.data(), .strides_bytes = {}}};
+  ASSERT_TRUE(store->restore("run/1", targets).ok());
+  for (size_t row = 0; row < 300; ++row) {
+    EXPECT_EQ(std::memcmp(&found[row * 64], &wide.bytes[row * 256], 64), 0) << "row " << row;
+  }
+}
+
+TEST_F(StoreTest, TakenNamesAreRefusedOrReplaced) {
+  const auto model = small_model(1), other = small_model(100);
+  auto store = open();
+  ASSERT_TRUE(save(*store, "run/1", model).ok());
+  EXPECT_EQ(save(*store, "run/1", other).status().code(), StatusCode::kAlreadyExists);
+  expect_holds(*store, "run/1", model);
+  const auto replaced = save(*store, "run/1", other, {.overwrite = true});
+  ASSERT_TRUE(replaced.ok()) << replaced.status().to_string();
+  expect_holds(*store, "run/1", other);
+  EXPECT_EQ(store->checkpoints()->size(), 1u);
+}
+
+TEST_F(StoreTest, LatestIsTheNewestThatIsLeft) {
+  auto store = open();
+  const auto one = small_model(1), two = small_model(2);
+  ASSERT_TRUE(save(*store, "run/10", one).ok());
+  ASSERT_TRUE(save(*store, "run/20", two).ok());
+  EXPECT_EQ(store->info("run/latest")->name, "run/20");
+  ASSERT_TRUE(store->remove("run/20").ok());
+  EXPECT_EQ(store->info("run/latest")->name, "run/10");
+  EXPECT_EQ(store->info("run/20").status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(store->remove("run/20").code(), StatusCode::kNotFound);
+  EXPECT_EQ(store->info("nobody/latest").status().code(), StatusCode::kNotFound);
+}
+
+TEST_F(StoreTest, ACancelledSaveLeavesNothing) {
+  auto store = open();
+  const auto model = small_model(1);
+  std::stop_source stop;
+  stop.request_stop();
+  const auto report = save(*store, "run/1", model, {.stop = stop.get_token()});
+  EXPECT_EQ(report.status().code(), StatusCode::kCancelled) << report.status().to_string();
+  EXPECT_TRUE(store->checkpoints()->empty());
+  EXPECT_TRUE(save(*store, "run/1", model).ok());
+  expect_holds(*store, "run/1", model);
+}
+
+TEST_F(StoreTest, CancelWhileItRunsEndsIt) {
+  auto store = open();
+  const std::vector<TestTensor> model{{"w", kF32, shape_of({4000, 1000}), 1}};
+  const auto shards = whole_shards(model);
+  PendingSave* running = nullptr;
+  std::stop_source stop;
+  SaveOptions options;
+  options.stop = stop.get_token();
+  options.progress = [&](const Progress&) { stop.request_stop(); };  // after the first batch
+  auto pending = store->save("run/1", {.tensors = shards, .blobs = {}, .aliases = {}}, options);
+  ASSERT_TRUE(pending.ok());
+  running = &*pending;
+  EXPECT_EQ(running->wait().code(), StatusCode::kCancelled) << running->wait().to_string();
+  EXPECT_TRUE(store->checkpoints()->empty());
+}
+
+TEST_F(StoreTest, AnErrorThatNobodySawComesBackOnTheNextCall) {
+  auto store = open();
+  const TestTensor tensor("w", kF32, shape_of({10}), 1);
+  TensorShard outside = tensor.whole();
+  outside.box.extent[0] = 11;
+  {
+    const std::vector<TensorShard> shards{outside};
+    auto pending = store->save("run/1", {.tensors = shards, .blobs = {}, .aliases = {}});
+    ASSERT_TRUE(pending.ok()) << pending.status().to_string();
+  }  // waited for, not asked
+  const auto next = save(*store, "run/2", {tensor});
+  EXPECT_EQ(next.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(next.status().to_string().find("\"w\""), std::string::npos)
+      << next.status().to_string();
+  EXPECT_TRUE(save(*store, "run/2", {tensor}).ok());
+}
+
+TEST_F(StoreTest, TheSaveBeforeAClaimIsFenced) {
+  const auto model = small_model(1);
+  auto first = open(), second = open();
+  ASSERT_TRUE(save(*first, "run/1", model).ok());
+  const auto ticket = first->begin_save("run/2");
+  ASSERT_TRUE(ticket.ok());
+  ASSERT_TRUE(save(*second, "run/2", model).ok());  // claims the run
+  const auto late = save(*first, "run/3", model);
+  EXPECT_EQ(late.status().code(), StatusCode::kFenced) << late.status().to_string();
+  EXPECT_EQ(first->join_save(*ticket, 0).status().code(), StatusCode::kFenced);
+  // Until it takes the run back.
+  ASSERT_TRUE(first->claim("run").ok());
+  EXPECT_TRUE(save(*first, "run/3", model).ok());
+  EXPECT_EQ(save(*second, "run/4", model).status().code(), StatusCode::kFenced);
+}
+
+TEST_F(StoreTest, AClaimFromAnOlderCheckpointRollsTheLaterBack) {
+  auto store = open();
+  const auto one = small_model(1), two = small_model(2), three = small_model(3);
+  ASSERT_TRUE(save(*store, "run/1", one).ok());
+  ASSERT_TRUE(save(*store, "run/2", two).ok());
+  ASSERT_TRUE(store->claim("run", "run/1").ok());
+  EXPECT_EQ(store->info("run/latest")->name, "run/1");
+  EXPECT_TRUE(store->info("run/2")->rolled_back);
+  ASSERT_TRUE(save(*store, "run/2", three, {.overwrite = true}).ok());
+  EXPECT_EQ(store->info("run/latest")->name, "run/2");
+  expect_holds(*store, "run/2", three);
+}
+
+TEST_F(StoreTest, MetadataMustBeAnObject) {
+  auto store = open();
+  const auto model = small_model(1);
+  for (const char* bad : {"", "[1]", "{\"a\":", "3", "{} x"}) {
+    EXPECT_EQ(save(*store, "run/1", model, {.metadata_json = bad}).status().code(),
+              StatusCode::kInvalidArgument)
+        << bad;
+  }
+}
+
+TEST_F(StoreTest, BadNamesAreRefused) {
+  auto store = open();
+  const auto model = small_model(1);
+  for (const char* bad : {"run", "/1", "run/", "run/latest", "run/-1", "run/01", "run//1", "a\n/1",
+                          "run/99999999999999999999"}) {
+    EXPECT_EQ(save(*store, bad, model).status().code(), StatusCode::kInvalidArgument) << bad;
+  }
+}
+
+TEST_F(StoreTest, DirectoriesOfOthersAreRefused) {
+  std::ofstream(dir_ / "notes.txt") << "mine";
+  EXPECT_EQ(Store::open(dir_.path()).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(Store::open("s3://bucket/x").status().code(), StatusCode::kUnsupported);
+  EXPECT_EQ(Store::open(dir_ / "absent", {.create = false}).status().code(), StatusCode::kNotFound);
+  const auto by_url = Store::open("file://" + dir_.path() + "/new");
+  EXPECT_TRUE(by_url.ok()) << by_url.status().to_string();
+}
+
+TEST_F(StoreTest, AForkedChildIsTold) {
+  auto store = open();
+  const auto model = small_model(1);
+  ASSERT_TRUE(save(*store, "run/1", model).ok());
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const bool told = store->info("run/1").status().code() == StatusCode::kInvalidArgument &&
+                      save(*store, "run/2", model).status().code() == StatusCode::kInvalidArgument;
+    store.reset();  // must not wait for a thread that is not here
+    ::_exit(told ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  expect_holds(*store, "run/1", model);
+}
+
+TEST_F(StoreTest, ADamagedParentCostsSpaceNotTheSave) {
+  const std::vector<TestTensor> model{{"w", kF32, shape_of({500, 500}), 1}};
+  auto store = open();
+  ASSERT_TRUE(save(*store, "run/1", model).ok());
+  // The root of run/1, overwritten: the Store that wrote it has its manifest open, a new one reads.
+  for (const auto& file : std::filesystem::recursive_directory_iterator(dir_ / "store/data")) {
+    if (file.path().extension() != ".root") continue;
+    std::filesystem::permissions(file.path(), std::filesystem::perms::owner_all);
+    std::ofstream(file.path(), std::ios::binary | std::ios::trunc) << "gone";
+  }
+  auto other = open();
+  const auto report = save(*other, "run/2", model);
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  EXPECT_EQ(report->stored_bytes, report->raw_bytes);
+  EXPECT_NE(report->warning, "");
+  expect_holds(*other, "run/2", model);
+  const auto listed = other->checkpoints();
+  ASSERT_TRUE(listed.ok());
+  ASSERT_EQ(listed->size(), 2u);
+  EXPECT_NE(listed->at(0).problem, "");
+  EXPECT_EQ(listed->at(1).problem, "");
+}
+
+}  // namespace
+}  // namespace caisson
