@@ -11,7 +11,7 @@
 #include <random>
 
 #include "caisson/store.h"
-#include "tests/support/random_tensors.h"
+#include "tests/support/test_tensors.h"
 #include "tests/support/temp_dir.h"
 
 namespace caisson {
@@ -272,7 +272,8 @@ TEST_F(ManyRanksTest, OfTwoProcessesOnOneRunOneIsFenced) {
   ASSERT_TRUE(sealed.ok());
   const std::vector<SealedPart> parts{*sealed};
   EXPECT_TRUE(store->commit_save(second, 1, parts).ok());
-  EXPECT_EQ(store->commit_save(second, 1, parts).status().code(), StatusCode::kFenced);
+  // A launcher that did not hear of it asks again, and is told that it has happened.
+  EXPECT_EQ(store->commit_save(second, 1, parts).status().code(), StatusCode::kAlreadyExists);
 }
 
 // Both save steps of one run as fast as they can: whatever the log says was committed is whole.
@@ -282,7 +283,8 @@ TEST_F(ManyRanksTest, TwoProcessesAtOnceNeverMixTheirCheckpoints) {
     children.push_back(start([&, writer] {
       auto store = open();
       if (!store.ok()) return 1;
-      for (uint64_t step = 0; step < 6; ++step) {
+      uint64_t fenced = 0;
+      for (uint64_t step = 0; step < 12; ++step) {
         const TestTensor mine("t", kF32, shape_of({1000 + writer}), step);
         const std::vector<TensorShard> shards{mine.whole()};
         auto pending = (*store)->save("run/" + std::to_string(step),
@@ -290,6 +292,8 @@ TEST_F(ManyRanksTest, TwoProcessesAtOnceNeverMixTheirCheckpoints) {
         const Status status = pending.ok() ? pending->wait() : pending.status();
         const StatusCode code = status.code();
         if (code == StatusCode::kFenced) {
+          // The second writer gives up after a while, or both might fence each other for ever.
+          if (writer == 1 && ++fenced == 3) return 0;
           if (!(*store)->claim("run").ok()) return 2;
         } else if (!status.ok() && code != StatusCode::kAlreadyExists) {
           return 3;

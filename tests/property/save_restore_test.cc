@@ -8,7 +8,7 @@
 #include <random>
 
 #include "caisson/store.h"
-#include "tests/support/random_tensors.h"
+#include "tests/support/test_tensors.h"
 #include "tests/support/temp_dir.h"
 
 namespace caisson {
