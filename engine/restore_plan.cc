@@ -107,14 +107,9 @@ void ShardIndex::build_groups() {
                          .end_holder = holders_.size(),
                          .reach = reach});
     }
-    Group& group = groups_.back();
-    const uint64_t held =
-        group.first_holder == group.end_holder ? 0 : holders_[group.end_holder - 1].end;
-    const uint64_t first = std::max(shard.first_piece, held);
-    const uint64_t end = shard.first_piece + shard.pieces;
-    if (first >= end) continue;
-    holders_.push_back({.first = first, .end = end, .shard = i});
-    group.end_holder = holders_.size();
+    holders_.push_back(
+        {.first = shard.first_piece, .end = shard.first_piece + shard.pieces, .shard = i});
+    groups_.back().end_holder = holders_.size();
   }
 }
 

@@ -30,8 +30,8 @@ class ShardIndex {
   Result<std::vector<PieceRef>> pieces_of(const Box& wanted) const;
 
  private:
-  // Pieces [first, end) of a group are stored by `shard`. Disjoint and ascending: of two shards
-  // that both store a piece one is taken.
+  // Pieces [first, end) of a group are stored by `shard`; ascending by first. Where two shards
+  // store a piece, the first that still reaches it is taken.
   struct Holder {
     uint64_t first = 0, end = 0;
     uint32_t shard = 0;

@@ -49,7 +49,7 @@ Status Scrubber::check_checkpoint(const std::string& name, const format::SealedR
   ++report_.objects;
   needed_.insert(root.object.key());
   Result<std::shared_ptr<Manifest>> opened = Manifest::open(objects_, root);
-  if (!opened.ok()) return note(opened.status(), root.object.key(), 0);
+  if (!opened.ok()) return note_unopened(root, opened.status());
   Manifest& manifest = **opened;
   const format::Root& content = manifest.root();
   report_.bytes_read += root.bytes;
@@ -67,6 +67,18 @@ Status Scrubber::check_checkpoint(const std::string& name, const format::SealedR
   CAISSON_RETURN_IF_ERROR(check_entries(manifest));
   if (options_.depth != ScrubDepth::kStructure) CAISSON_RETURN_IF_ERROR(check_bodies(manifest));
   return name_tensors(manifest);
+}
+
+// A manifest that does not open: its root is damaged, or else the page index of its directory.
+Status Scrubber::note_unopened(const format::SealedRef& root, const Status& why) {
+  const Result<ByteVector> bytes = objects_.get(root.object.key(), root.bytes);
+  if (bytes.ok() && digest_of(*bytes) == root.digest) {
+    const Result<format::Root> decoded =
+        format::decode_root(root.object, *bytes, root.object.key());
+    if (decoded.ok())
+      return note(why, decoded->directory.object.key(), decoded->directory_index_offset);
+  }
+  return note(why, root.object.key(), 0);
 }
 
 Status Scrubber::note(const Status& status, const std::string& object, uint64_t offset) {

@@ -78,6 +78,7 @@ class Scrubber {
 
   // Turns damage into a finding; gives back what is not damage.
   Status note(const Status& status, const std::string& object, uint64_t offset);
+  Status note_unopened(const format::SealedRef& root, const Status& why);
   void add(ScrubFinding finding);
   void add_chunk(ScrubFinding finding, uint32_t part, uint64_t entry);
   Status check_stop() const;
