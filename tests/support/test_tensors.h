@@ -1,13 +1,14 @@
 // Tensors with reproducible content, for tests that save and restore. Thread-compatible.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "caisson/store.h"
+#include "caisson/tensor.h"
 
 namespace caisson::testing {
 
