@@ -1,0 +1,96 @@
+// The golden store of version 1, as it was written once: this engine, and every later one, restores
+// it byte for byte. tests/format/reader.py reads the same store without the engine.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "caisson/store.h"
+#include "tests/golden/golden_tensors.h"
+#include "tests/support/temp_dir.h"
+
+namespace caisson::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::UnorderedElementsAreArray;
+
+class Golden : public ::testing::Test {
+ protected:
+  // A copy, so that nothing can ever change the committed one.
+  void SetUp() override {
+    fs::copy(fs::path(CAISSON_SOURCE_DIR) / "tests/golden/v1/store", dir_ / "store",
+             fs::copy_options::recursive);
+    auto store = Store::open(dir_ / "store", {.create = false});
+    ASSERT_TRUE(store.ok()) << store.status().to_string();
+    store_ = std::move(store).value();
+  }
+  TempDir dir_;
+  std::unique_ptr<Store> store_;
+};
+
+TEST_F(Golden, ListsItsCheckpoints) {
+  std::vector<std::string> names, expected;
+  const auto found = store_->checkpoints();
+  ASSERT_TRUE(found.ok()) << found.status().to_string();
+  for (const CheckpointInfo& info : *found) {
+    EXPECT_EQ(info.problem, "");
+    names.push_back(info.name);
+  }
+  for (const GoldenCheckpoint& checkpoint : golden_checkpoints())
+    expected.push_back(checkpoint.name);
+  EXPECT_THAT(names, UnorderedElementsAreArray(expected));
+}
+
+TEST_F(Golden, RestoresEveryByte) {
+  for (const GoldenCheckpoint& checkpoint : golden_checkpoints()) {
+    const auto infos = store_->tensors(checkpoint.name);
+    ASSERT_TRUE(infos.ok()) << infos.status().to_string();
+    EXPECT_EQ(infos->size(), checkpoint.tensors.size());
+    std::vector<ByteVector> restored;
+    std::vector<TensorTarget> targets;
+    for (const GoldenTensor& tensor : checkpoint.tensors) {
+      if (!tensor.alias_of.empty()) continue;
+      restored.emplace_back(tensor.bytes.size());
+      targets.push_back({.name = tensor.spec.name,
+                         .box = Box::whole(tensor.spec.shape),
+                         .data = restored.back().data(),
+                         .strides_bytes = {}});
+    }
+    const Status status = store_->restore(checkpoint.name, targets);
+    ASSERT_TRUE(status.ok()) << status.to_string();
+    size_t next = 0;
+    for (const GoldenTensor& tensor : checkpoint.tensors) {
+      if (!tensor.alias_of.empty()) continue;
+      EXPECT_EQ(restored[next++], tensor.bytes) << checkpoint.name << " " << tensor.spec.name;
+    }
+  }
+}
+
+TEST_F(Golden, AliasesReadTheirTarget) {
+  const GoldenTensor weight = golden_checkpoints()[1].tensors.front();
+  ByteVector restored(weight.bytes.size());
+  const std::vector<TensorTarget> targets = {{.name = "head.bf16",
+                                              .box = Box::whole(weight.spec.shape),
+                                              .data = restored.data(),
+                                              .strides_bytes = {}}};
+  const Status status = store_->restore("golden/2", targets);
+  ASSERT_TRUE(status.ok()) << status.to_string();
+  EXPECT_EQ(restored, weight.bytes);
+}
+
+TEST_F(Golden, NewSavesFollow) {
+  const GoldenTensor weight = golden_checkpoints()[1].tensors.front();
+  const std::vector<TensorShard> shards = {{.tensor = weight.spec,
+                                            .box = Box::whole(weight.spec.shape),
+                                            .data = weight.bytes.data(),
+                                            .strides_bytes = {},
+                                            .replica = {}}};
+  auto save = store_->save("golden/3", {.tensors = shards, .blobs = {}, .aliases = {}});
+  ASSERT_TRUE(save.ok()) << save.status().to_string();
+  ASSERT_TRUE(save->wait().ok()) << save->wait().to_string();
+  EXPECT_EQ(save->report().stored_bytes, 0u);  // it is what golden/2 has
+}
+
+}  // namespace
+}  // namespace caisson::testing
