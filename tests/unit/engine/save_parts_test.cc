@@ -247,6 +247,14 @@ TEST_F(SavePartsTest, BatchesComeBackInOrder) {
     order.push_back(batch.first);
     return ok_status();
   });
+  SaveBatch first, second, third;
+  ASSERT_TRUE(batches.claim(first) && batches.claim(second) && batches.claim(third));
+  batches.finish(std::move(third));
+  batches.finish(std::move(second));
+  EXPECT_TRUE(order.empty());
+  batches.finish(std::move(first));
+  EXPECT_EQ(order,
+            (std::vector<uint64_t>{0, SaveBatches::kBatchPieces, 2 * SaveBatches::kBatchPieces}));
   {
     std::vector<std::jthread> workers;
     for (int i = 0; i < 4; ++i) {
