@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "io/base/check.h"
+#include "io/base/mutant.h"
 
 namespace caisson {
 
@@ -53,6 +54,7 @@ std::vector<SealedRef> LogState::roots_to_keep() const {
   roots.reserve(live_.size());
   for (const auto& [seq, checkpoint] : live_) roots.push_back(checkpoint.root);
   for (const auto& [save, open] : open_) {
+    if (CAISSON_MUTANT(gc_keeps_bases)) continue;
     roots.insert(roots.end(), open.base_roots.begin(), open.base_roots.end());
   }
   const auto by_object = [](const SealedRef& a, const SealedRef& b) { return a.object < b.object; };
@@ -111,13 +113,13 @@ Status LogState::check_record(const format::OpenRecord& open) const {
   if (known == runs_.end()) {
     return invalid_argument("run \"" + open.run + "\" was never claimed; claim it first");
   }
-  if (known->second.epoch != open.epoch) {
+  if (known->second.epoch != open.epoch && !CAISSON_MUTANT(open_needs_epoch)) {
     return fenced("run \"" + open.run + "\" is at epoch " + std::to_string(known->second.epoch) +
                   ", this writer holds " + std::to_string(open.epoch) + "; its owner is now " +
                   describe(known->second.claimed_by));
   }
   for (const CommitSeq base : open.bases) {
-    if (live_.contains(base)) continue;
+    if (live_.contains(base) || CAISSON_MUTANT(open_needs_live_bases)) continue;
     return not_found("the base of save " + name_of(open.run, open.step) + ", log record " +
                      std::to_string(base) + ", is not a live checkpoint; it may just have been " +
                      "pruned: choose another base");
@@ -129,7 +131,7 @@ Status LogState::check_record(const format::ClaimRecord& claim) const {
   if (claim.run.empty()) return invalid_argument("a run needs a name");
   const auto known = runs_.find(claim.run);
   const uint64_t epoch = known == runs_.end() ? 0 : known->second.epoch;
-  if (claim.epoch != epoch + 1) {
+  if (claim.epoch != epoch + 1 && !CAISSON_MUTANT(claim_needs_next_epoch)) {
     return fenced("run \"" + claim.run + "\" is at epoch " + std::to_string(epoch) +
                   "; the next claim is " + std::to_string(epoch + 1) + ", not " +
                   std::to_string(claim.epoch));
@@ -145,6 +147,7 @@ Status LogState::check_record(const format::ClaimRecord& claim) const {
 }
 
 Status LogState::check_record(const format::CommitRecord& commit) const {
+  if (CAISSON_MUTANT(commit_needs_open_save)) return check_new_root(commit.root, commit.save);
   CAISSON_RETURN_IF_ERROR(check_open(commit.save, commit.run));
   const OpenSave& open = open_.at(commit.save);
   if (open.run != commit.run || open.step != commit.step || open.epoch != commit.epoch) {
@@ -155,7 +158,8 @@ Status LogState::check_record(const format::CommitRecord& commit) const {
   }
   CAISSON_RETURN_IF_ERROR(check_new_root(commit.root, commit.save));
   const Checkpoint* taken = find(commit.run, commit.step);
-  if (taken != nullptr && !taken->rolled_back && !commit.replaces_same_step) {
+  if (taken != nullptr && !taken->rolled_back && !commit.replaces_same_step &&
+      !CAISSON_MUTANT(commit_needs_free_name)) {
     return already_exists("checkpoint " + taken->name() + " exists, committed by log record " +
                           std::to_string(taken->seq) + "; choose another step, or overwrite it");
   }
@@ -241,15 +245,22 @@ void LogState::apply_record(const format::LogRecord& record, const format::OpenR
           .base_roots = {},
           .opened_seq = record.seq,
           .writer = record.writer};
-  for (const CommitSeq base : open.bases) save.base_roots.push_back(live_.at(base).root);
+  for (const CommitSeq base : open.bases) {
+    const auto live = live_.find(base);
+    if (live != live_.end()) save.base_roots.push_back(live->second.root);
+  }
 }
 
 void LogState::apply_record(const format::LogRecord& record, const format::ClaimRecord& claim) {
   RunState& run = runs_[claim.run];
+  if (CAISSON_MUTANT(claim_sets_latest) && run.latest != 0) {
+    run.epoch = claim.epoch;
+    return;
+  }
   if (run.latest != claim.base) mark_line_of(claim.run, claim.base);
   run = {.epoch = claim.epoch, .latest = claim.base, .claimed_by = record.writer};
   std::erase_if(open_, [&](const auto& open) {
-    if (open.second.run != claim.run) return false;
+    if (open.second.run != claim.run || CAISSON_MUTANT(claim_fences)) return false;
     ended_.insert(open.first);
     return true;
   });
@@ -266,7 +277,8 @@ void LogState::mark_line_of(const std::string& run, CommitSeq base) {
 }
 
 void LogState::apply_record(const format::LogRecord& record, const format::CommitRecord& commit) {
-  if (const Checkpoint* taken = find(commit.run, commit.step)) retire(taken->seq);
+  const Checkpoint* taken = find(commit.run, commit.step);
+  if (taken != nullptr && !CAISSON_MUTANT(commit_needs_free_name)) retire(taken->seq);
   RunState& run = runs_.at(commit.run);
   live_[record.seq] = {.seq = record.seq,
                        .save = commit.save,
@@ -303,7 +315,10 @@ void LogState::retire(CommitSeq seq) {
     it = children_.erase(it);
   }
   RunState& run = runs_.find(gone.run)->second;
-  if (run.latest == seq) run.latest = gone.parent;
+  if (run.latest != seq) return;
+  run.latest = gone.parent;
+  if (CAISSON_MUTANT(prune_follows_the_line))
+    run.latest = live_.empty() ? 0 : live_.rbegin()->first;
 }
 
 void LogState::apply_record(const format::LogRecord&, const format::CondemnRecord& condemn) {
