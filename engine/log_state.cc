@@ -70,8 +70,9 @@ bool LogState::is_known(const Uuid& save) const {
 }
 
 bool LogState::holds_root_to_keep(const Uuid& save) const {
-  return committed_.contains(save) ||
-         std::any_of(open_.begin(), open_.end(),
+  if (committed_.contains(save)) return true;
+  if (CAISSON_MUTANT(gc_keeps_bases)) return false;
+  return std::any_of(open_.begin(), open_.end(),
                      [&](const auto& open) { return refers_to(open.second, save); });
 }
 
