@@ -39,7 +39,8 @@ constexpr size_t kSnapshotsKept = 2;
 // Each lost race means that another writer got on, so only a store that is hammered gets here.
 constexpr int kRacesMax = 10000;
 // A store may say "exists" before its readers can see it (NFS attribute caches): about 4 s in all.
-constexpr int kUnseenMax = 12;
+constexpr int kUnseenMax = 11;
+constexpr int kGapLooksMax = 7;  // of a gap it is enough to be sure that it is no passing one
 
 Status damaged(const Status& status, const std::string& key) {
   return Status(status.code(), key + ": " + std::string(status.message()) +
@@ -131,7 +132,7 @@ Status Log::check_no_gap_locked() {
     // Others may have appended both since we looked.
     CAISSON_RETURN_IF_ERROR(catch_up_locked());
     if (state_.seq() > seq) continue;
-    if (attempt < kUnseenMax) {
+    if (attempt < kGapLooksMax) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1 << attempt));
       continue;
     }

@@ -205,7 +205,7 @@ TEST_F(LogTest, ManyWritersLoseNothing) {
       for (int i = 0; i < kAppends; ++i) {
         Log& log = i % 2 == 0 ? *own : *shared;
         EXPECT_TRUE(log.append(next_claim("run" + std::to_string(t))).ok());
-        EXPECT_GT(shared->state()->seq(), 0u);
+        EXPECT_GT(log.state()->seq(), 0u);
       }
     });
   }
