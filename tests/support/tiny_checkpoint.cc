@@ -155,7 +155,6 @@ class TinyRank {
     trailer.packs_offset = bytes.size();
     append(format::encode_pack_list(writer_, packs));
     trailer.packs_bytes = bytes.size() - trailer.packs_offset;
-    pad(bytes, format::kBlockBytes);
     for (const ChunkEntry& entry : entries_) trailer.raw_bytes += entry.raw_bytes;
     trailer.stored_bytes = trailer.raw_bytes;
     trailer.body_digest = digest_of(bytes);
