@@ -30,6 +30,7 @@ struct ShownTensor {
 struct Node {
   std::map<std::string, Node> children;
   const ShownTensor* tensor = nullptr;
+  char separator = '.';  // in front of the name of this node
   uint64_t tensors = 0, raw_bytes = 0, stored_bytes = 0;
 };
 
@@ -83,6 +84,7 @@ void insert(Node& root, const ShownTensor& tensor) {
   while (begin <= tensor.name.size()) {
     const size_t end = std::min(tensor.name.find_first_of(separators, begin), tensor.name.size());
     node = &node->children[tensor.name.substr(begin, end - begin)];
+    node->separator = begin == 0 ? '.' : tensor.name[begin - 1];
     count(*node);
     begin = end + 1;
   }
@@ -204,7 +206,7 @@ class ShowCommand final : public Command {
       const Node* child = &entry->second;
       // A group of one is no group: show it on its parent's line.
       while (child->tensor == nullptr && child->children.size() == 1) {
-        label += "." + child->children.begin()->first;
+        label += child->children.begin()->second.separator + child->children.begin()->first;
         child = &child->children.begin()->second;
       }
       label = std::string(static_cast<size_t>(level) * 2, ' ') + printable(label);

@@ -6,8 +6,35 @@
 
 #include "client/safetensors.h"
 #include "io/base/check.h"
+#include "tests/fuzz/fuzz.h"
 
-using namespace caisson;  // NOLINT(google-build-using-namespace): a test's own file
+namespace caisson::testing {
+
+std::vector<ByteVector> fuzz_seeds() {
+  std::vector<TensorSpec> specs;
+  for (const char* dtype : {"F32", "BF16", "F8_E4M3", "F4", "BOOL"}) {
+    specs.push_back({.name = dtype,
+                     .dtype = dtype_from_name(dtype).value(),
+                     .shape = Shape::of(std::vector<uint64_t>{2, 4})});
+  }
+  std::vector<ByteVector> seeds;
+  for (const safetensors::Metadata& metadata :
+       {safetensors::Metadata{}, safetensors::Metadata{{"format", "pt"}, {"k", "\"\\\n"}}}) {
+    std::vector<safetensors::Entry> entries;
+    std::string file = safetensors::encode_header(specs, metadata, &entries).value();
+    file.resize(file.size() + entries.back().end);
+    const Bytes bytes = as_bytes(file);
+    seeds.emplace_back(bytes.begin(), bytes.end());
+  }
+  return seeds;
+}
+
+}  // namespace caisson::testing
+
+using caisson::as_bytes;
+using caisson::Bytes;
+using caisson::TensorSpec;
+namespace safetensors = caisson::safetensors;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Bytes file(reinterpret_cast<const std::byte*>(data), size);

@@ -1,0 +1,411 @@
+"""The command line as scripts see it: exit codes, JSON shapes, hostile files, and exports compared
+with the real safetensors library.
+
+    cli_test.py CAISSON [unittest arguments]
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+CAISSON = os.path.abspath(sys.argv.pop(1))
+OK, DIFFERENT, USAGE, NOT_FOUND, CORRUPTION, CONFLICT = 0, 1, 2, 3, 4, 5
+UNSUPPORTED = 8
+
+# What safetensors.serialize calls a dtype, and bytes of one element.
+LIBRARY_DTYPES = {
+    "bool": 1, "uint8": 1, "int8": 1, "float8_e5m2": 1, "float8_e4m3fn": 1, "float8_e8m0fnu": 1,
+    "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "float4_e2m1fn_x2": 1, "int16": 2, "uint16": 2,
+    "float16": 2, "bfloat16": 2, "int32": 4, "uint32": 4, "float32": 4, "complex64": 8,
+    "float64": 8, "int64": 8, "uint64": 8,
+}  # fmt: skip
+
+
+def library_file(path, specs, metadata=None, seed=0):
+    """Writes a file with the safetensors library: specs are (name, dtype, shape)."""
+    rng = np.random.default_rng(seed)
+    keep, tensors = [], {}
+    for name, dtype, shape in specs:
+        data = rng.integers(0, 2, int(np.prod(shape)) * LIBRARY_DTYPES[dtype], dtype=np.uint8)
+        keep.append(data)
+        tensors[name] = safetensors.TensorSpec(
+            dtype=dtype, shape=list(shape), data_ptr=data.ctypes.data, data_len=data.nbytes
+        )
+    pathlib.Path(path).write_bytes(bytes(safetensors.serialize(tensors, metadata=metadata)))
+    return path
+
+
+def raw_file(path, header, data=b""):
+    if not isinstance(header, bytes):
+        header = json.dumps(header).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    return path
+
+
+def sha(path):
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+
+
+class CliTest(unittest.TestCase):
+    def setUp(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="caisson-cli-"))
+        self.addCleanup(shutil.rmtree, self.dir)
+        self.store = self.dir / "store"
+
+    def run_cli(self, *arguments, code=OK):
+        done = subprocess.run(
+            [CAISSON, *map(str, arguments)], capture_output=True, text=True, timeout=120
+        )
+        self.assertEqual(done.returncode, code, f"{arguments}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def json_of(self, *arguments, code=OK):
+        return json.loads(self.run_cli(*arguments, "--json", code=code).stdout)
+
+    def import_file(self, path, name="run/0", *options):
+        return self.json_of("import", self.store, name, path, *options)
+
+    def small(self, name="m.safetensors", seed=0, rows=1000):
+        return library_file(
+            self.dir / name,
+            [("a.weight", "float32", (rows, 64)), ("a.bias", "bfloat16", (64,)), ("s", "int64", ())],
+            {"format": "pt"},
+            seed,
+        )
+
+
+class Verbs(CliTest):
+    def test_help_and_usage(self):
+        for verb in "import export restore ls show diff verify stat rm gc doctor".split():
+            text = self.run_cli(verb, "--help").stdout
+            self.assertIn("Example:", text, verb)
+            self.assertIn("--json", text, verb)
+        self.run_cli(code=USAGE)
+        self.run_cli("nonsense", code=USAGE)
+        self.run_cli("ls", code=USAGE)
+        self.run_cli("import", self.store, "run/0", self.small(), "--ranks", 0, code=USAGE)
+        self.run_cli("show", self.store, "x", "--memory", "12QB", code=USAGE)
+        self.assertIn("caisson", self.run_cli("--version").stdout)
+
+    def test_manual_and_completion(self):
+        page = self.run_cli("man").stdout
+        self.assertTrue(page.startswith(".TH CAISSON 1"))
+        for verb in ("import", "verify", "doctor"):
+            self.assertIn(f".SS {verb}", page)
+        self.assertNotIn("import\\-rank", page)
+        script = self.run_cli("completion", "bash").stdout
+        self.assertIn("--keep-last", script)
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+    def test_quiet_where_expected(self):
+        self.import_file(self.small())
+        for arguments in (
+            ("verify", self.store),
+            ("export", self.store, "run/0", self.dir / "out.safetensors"),
+            ("restore", self.store, "run/0", "--out", self.dir / "out"),
+            ("rm", self.store, "run/0"),
+            ("ls", self.store),
+        ):
+            done = self.run_cli(*arguments)
+            self.assertEqual((done.stdout, done.stderr), ("", ""), arguments)
+
+    def test_json_shapes(self):
+        report = self.import_file(self.small(), "run/0", "--metadata", '{"loss": 1.5}')
+        self.assertEqual(
+            list(report),
+            ["schema", "checkpoint", "ranks", "tensors", "tiles", "raw_bytes",
+             "deduplicated_bytes", "stored_bytes", "seconds"],
+        )  # fmt: skip
+        self.import_file(self.small(seed=1), "run/1")
+        listed = self.json_of("ls", self.store)["checkpoints"]
+        self.assertEqual([c["name"] for c in listed], ["run/0", "run/1"])
+        self.assertEqual([c["latest"] for c in listed], [False, True])
+        self.assertEqual(listed[0]["metadata"], {"loss": 1.5})
+        shown = self.json_of("show", self.store, "run/latest")
+        by_name = {tensor["name"]: tensor for tensor in shown["tensors"]}
+        self.assertEqual(by_name["a.weight"]["shape"], [1000, 64])
+        self.assertEqual(by_name["a.weight"]["dtype"], "F32")
+        self.assertEqual(by_name["s"]["shape"], [])
+        self.assertEqual(by_name["safetensors/m.safetensors/header"]["kind"], "blob")
+        difference = self.json_of("diff", self.store, "run/0", "run/1")
+        self.assertEqual({c["change"] for c in difference["changes"]}, {"changed"})
+        self.run_cli("diff", self.store, "run/0", "run/1", "--exit-code", code=DIFFERENT)
+        self.run_cli("diff", self.store, "run/0", "run/0", "--exit-code")
+        usage = self.json_of("stat", self.store)
+        self.assertEqual(usage["checkpoints"], 2)
+        self.assertGreater(usage["data"]["bytes"], 0)
+        self.assertEqual(usage["reclaimable"]["bytes"], 0)
+        verified = self.json_of("verify", self.store, "--depth", "full")
+        self.assertEqual((verified["damaged"], verified["checkpoints"]), (0, 2))
+        grades = {f["check"]: f["grade"] for f in self.json_of("doctor", self.dir)["findings"]}
+        self.assertEqual(grades["create_once"], "good")
+
+    def test_errors_have_codes_and_next_steps(self):
+        error = self.json_of("ls", self.store, code=NOT_FOUND)
+        self.assertEqual((error["error"], error["exit_code"]), ("not found", NOT_FOUND))
+        self.import_file(self.small())
+        self.run_cli("import", self.store, "run/0", self.small(), code=CONFLICT)
+        self.import_file(self.small(seed=3), "run/0", "--overwrite")
+        self.run_cli("import", self.store, "noslash", self.small(), code=USAGE)
+        self.run_cli("import", self.store, "run/9", self.dir / "none", code=NOT_FOUND)
+        self.run_cli("import", self.store, "run/9", self.small(), "--metadata", "[]", code=USAGE)
+        self.assertIn("ls", self.run_cli("show", self.store, "run/7", code=NOT_FOUND).stderr)
+        self.run_cli("show", self.store, "run/0", "nothing*", code=NOT_FOUND)
+        self.run_cli("rm", self.store, code=USAGE)
+        self.run_cli("rm", self.store, "run/7", code=NOT_FOUND)
+        out = self.dir / "out.safetensors"
+        self.run_cli("export", self.store, "run/0", out)
+        self.run_cli("export", self.store, "run/0", out, code=CONFLICT)
+        self.run_cli("export", self.store, "run/0", out, "--overwrite")
+        self.run_cli("import-rank", code=USAGE)
+
+    def test_a_directory_of_others_is_no_store(self):
+        (self.dir / "home").mkdir()
+        (self.dir / "home" / "thesis.txt").write_text("mine")
+        before = os.listdir(self.dir / "home")
+        self.assertNotEqual(
+            subprocess.run(
+                [CAISSON, "import", self.dir / "home", "run/0", self.small()], capture_output=True
+            ).returncode,
+            OK,
+        )
+        self.assertEqual(os.listdir(self.dir / "home"), before)
+
+    def test_rm_keeps_what_the_policy_says(self):
+        for step in range(6):
+            self.import_file(self.small(seed=step), f"run/{step}")
+        policy = ("--run", "run", "--keep-last", 2, "--keep-every", 3)
+        planned = self.run_cli("rm", self.store, *policy, "--dry-run").stdout.split()
+        self.assertEqual(planned, ["run/1", "run/2"])
+        self.assertEqual(self.json_of("rm", self.store, *policy)["removed"], planned)
+        left = [c["step"] for c in self.json_of("ls", self.store)["checkpoints"]]
+        self.assertEqual(left, [0, 3, 4, 5])
+        would = self.json_of("gc", self.store, "--dry-run")["reclaimed"]["bytes"]
+        self.assertEqual(self.json_of("gc", self.store)["reclaimed"]["bytes"], would)
+        self.assertGreater(would, 2 * 1000 * 64 * 4)
+        self.run_cli("verify", self.store, "--depth", "full")
+
+    def test_damage_is_found_and_named(self):
+        self.import_file(self.small(), "run/0", "--codec", "raw")
+        pack = next(self.store.glob("data/*/*.pack"))
+        data = bytearray(pack.read_bytes())
+        data[len(data) // 2] ^= 1
+        pack.chmod(0o644)
+        pack.write_bytes(data)
+        report = self.json_of("verify", self.store, "--depth", "full", code=CORRUPTION)
+        self.assertGreaterEqual(report["damaged"], 1)
+        self.assertTrue(any(pack.name in f["object"] for f in report["findings"]), report)
+        self.run_cli("export", self.store, "run/0", self.dir / "x.safetensors", code=CORRUPTION)
+        self.assertFalse((self.dir / "x.safetensors").exists())
+        self.assertEqual([p for p in self.dir.iterdir() if p.name.endswith(".tmp")], [])
+
+    def test_names_cannot_reach_the_terminal(self):
+        header = {"a\x1b[2J": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
+        self.import_file(raw_file(self.dir / "m.safetensors", header, b"x"))
+        self.assertNotIn("\x1b", self.run_cli("show", self.store, "run/0").stdout)
+
+    def test_killed_import_leaves_the_store_whole(self):
+        self.import_file(self.small(), "run/0")
+        big = library_file(self.dir / "big.safetensors", [("w", "uint8", (64 << 20,))])
+        for seed in range(4):
+            writer = subprocess.Popen(
+                [CAISSON, "import", self.store, f"run/{seed + 1}", big, "--ranks", "3", "--quiet"]
+            )
+            time.sleep(random.Random(seed).uniform(0.0, 0.3))
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
+        self.run_cli("verify", self.store, "--depth", "full")
+        self.json_of("gc", self.store)
+        self.run_cli("verify", self.store, "--depth", "full")
+        self.import_file(big, "run/9", "--ranks", 3)
+        self.assertEqual(self.json_of("ls", self.store)["checkpoints"][-1]["name"], "run/9")
+
+
+class Files(CliTest):
+    def test_exports_of_library_files_are_byte_identical(self):
+        rng = random.Random(5)
+        specs = []
+        for index, dtype in enumerate(LIBRARY_DTYPES):
+            for shape in ((), (0,), (3, 0, 2), (7,), (5, 4), (2, 3, 4)):
+                if dtype == "float4_e2m1fn_x2" and shape == ():
+                    continue
+                specs.append((f"t{rng.randrange(10**6)}.{index}.{len(shape)}", dtype, shape))
+        specs.append(("käse/\u4e2d\"\\\n", "float32", (8,)))
+        for number, metadata in enumerate((None, {"format": "pt"}, {"z": "1", "a": '"\n', "m": ""})):
+            path = library_file(self.dir / f"f{number}.safetensors", specs, metadata, number)
+            self.import_file(path, f"run/{number}")
+            self.run_cli("export", self.store, f"run/{number}", self.dir / f"o{number}.safetensors")
+            self.assertEqual(sha(path), sha(self.dir / f"o{number}.safetensors"))
+
+    def test_our_own_headers_are_the_librarys(self):
+        specs = [(f"t{i}", dtype, (3, 2)) for i, dtype in enumerate(LIBRARY_DTYPES)]
+        specs += [(f"u{i}", "float32", (2,)) for i in range(12)]
+        path = library_file(self.dir / "f.safetensors", specs, {"format": "pt"})
+        self.import_file(path)
+        # A glob that excludes nothing of "t*" and "u*" but is not "*": the header is made anew from
+        # a selection, then compared with what the library writes for that selection.
+        self.run_cli("export", self.store, "run/0", self.dir / "o.safetensors", "--tensors", "t*")
+        ours = (self.dir / "o.safetensors").read_bytes()
+        read = safetensors.deserialize(ours)
+        self.assertEqual(sorted(n for n, _ in read), sorted(s[0] for s in specs if s[0][0] == "t"))
+        again = {}
+        keep = []
+        names = {n: d for n, d, _ in specs}
+        for name, tensor in read:
+            data = np.frombuffer(bytes(tensor["data"]), dtype=np.uint8)
+            keep.append(data)
+            again[name] = safetensors.TensorSpec(
+                dtype=names[name], shape=[3, 2], data_ptr=data.ctypes.data, data_len=data.nbytes
+            )
+        theirs = bytes(safetensors.serialize(again, metadata={"format": "pt"}))
+        self.assertEqual(ours, theirs)
+
+    def test_foreign_layout_is_kept(self):
+        # Tensors not in the library's order, spaces in the JSON, unpadded header.
+        header = (
+            b'{ "b" : {"shape":[2],"data_offsets":[0,2],"dtype":"U8"} ,'
+            b'"a":{"dtype":"F32","shape":[1],"data_offsets":[2,6],"x":[1,{"y":null}]}} '
+        )
+        path = raw_file(self.dir / "odd.safetensors", header, b"123456")
+        self.import_file(path)
+        self.run_cli("export", self.store, "run/0", self.dir / "o.safetensors")
+        self.assertEqual(sha(path), sha(self.dir / "o.safetensors"))
+
+    def test_sub_byte_types(self):
+        header = {
+            "f4": {"dtype": "F4", "shape": [6, 5, 2], "data_offsets": [0, 30]},
+            "f6": {"dtype": "F6_E2M3", "shape": [4, 3], "data_offsets": [30, 39]},
+            "f6b": {"dtype": "F6_E3M2", "shape": [8], "data_offsets": [39, 45]},
+        }
+        path = raw_file(self.dir / "f.safetensors", header, os.urandom(45))
+        self.import_file(path, "run/0", "--ranks", 2)
+        self.run_cli("export", self.store, "run/0", self.dir / "o.safetensors")
+        self.assertEqual(sha(path), sha(self.dir / "o.safetensors"))
+        self.run_cli("restore", self.store, "run/0", "--out", self.dir / "r", "--ranks", 3)
+
+    def model_directory(self):
+        model = self.dir / "model"
+        (model / "sub").mkdir(parents=True)
+        (model / "config.json").write_text('{"hidden_size": 64}')
+        (model / "sub" / "empty.txt").write_bytes(b"")
+        library_file(model / "model-00001-of-00002.safetensors", [("a", "float32", (700, 512))])
+        library_file(model / "model-00002-of-00002.safetensors", [("b", "bfloat16", (99, 3))], seed=1)
+        places = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+        index = {"metadata": {"total_size": 1}, "weight_map": places}
+        (model / "model.safetensors.index.json").write_text(json.dumps(index))
+        return model
+
+    def test_model_directory_there_and_back(self):
+        model = self.model_directory()
+        self.import_file(model, "run/0", "--ranks", 3)
+        self.run_cli("export", self.store, "run/0", self.dir / "back")
+        for path in model.rglob("*"):
+            if path.is_file():
+                self.assertEqual(sha(path), sha(self.dir / "back" / path.relative_to(model)), path)
+        # Imported by another number of ranks: everything is shared.
+        again = self.import_file(model, "run/1", "--ranks", 1)
+        self.assertLess(again["stored_bytes"], 5000)
+
+    def test_exported_in_shards(self):
+        self.import_file(self.model_directory())
+        out = self.dir / "shards"
+        self.run_cli("export", self.store, "run/0", out, "--max-shard-size", "1MB")
+        index = json.loads((out / "model.safetensors.index.json").read_text())
+        self.assertEqual(sorted(index["weight_map"]), ["a", "b"])
+        self.assertEqual(index["metadata"]["total_size"], 700 * 512 * 4 + 99 * 3 * 2)
+        for name, file in index["weight_map"].items():
+            with safetensors.safe_open(out / file, framework="np") as part:
+                self.assertIn(name, part.keys())
+        self.assertEqual((out / "config.json").read_text(), '{"hidden_size": 64}')
+
+    def test_incomplete_directory(self):
+        model = self.model_directory()
+        (model / "model-00002-of-00002.safetensors").unlink()
+        error = self.json_of("import", self.store, "run/0", model, code=NOT_FOUND)
+        self.assertIn("model-00002-of-00002.safetensors", error["message"])
+        self.assertFalse(self.store.exists())
+
+    def test_resharded_slices(self):
+        rng = np.random.default_rng(2)
+        tensors = {
+            "w": rng.standard_normal((999, 700), dtype=np.float32),
+            "half": rng.standard_normal((300, 301)).astype(np.float16),
+            "v": np.arange(2, dtype=np.int64),
+        }
+        path = self.dir / "m.safetensors"
+        safetensors.numpy.save_file(tensors, path)
+        self.import_file(path, "run/0", "--ranks", 4)
+        for ranks, dim in ((3, 1), (5, 0)):
+            out = self.dir / f"out{ranks}"
+            self.run_cli("restore", self.store, "run/0", "--out", out, "--ranks", ranks,
+                         "--shard-dim", dim)  # fmt: skip
+            parts = [safetensors.numpy.load_file(file) for file in sorted(out.iterdir())]
+            for name in ("w", "half"):
+                joined = np.concatenate([part[name] for part in parts], axis=dim)
+                np.testing.assert_array_equal(joined, tensors[name])
+            self.assertEqual(sum("v" in part for part in parts), 1)
+        self.run_cli("restore", self.store, "run/0", "--out", self.dir / "npy", "--format", "npy",
+                     "--shard", "1/2", "--tensors", "[wv]")  # fmt: skip
+        part = np.load(self.dir / "npy" / "slice-00001-of-00002" / "w.npy")
+        np.testing.assert_array_equal(part, tensors["w"][500:])
+
+    def test_numpy_has_no_bfloat16(self):
+        tensors = {"b": np.ones(4, dtype=ml_dtypes.bfloat16)}
+        path = library_file(self.dir / "m.safetensors", [("b", "bfloat16", tensors["b"].shape)])
+        self.import_file(path)
+        self.run_cli("restore", self.store, "run/0", "--out", self.dir / "o", "--format", "npy",
+                     code=UNSUPPORTED)  # fmt: skip
+
+    def test_hostile_files(self):
+        entry = {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}
+        files = {
+            "empty": b"",
+            "short": b"\0\0\0",
+            "huge-header": (2**63).to_bytes(8, "little") + b"{}",
+            "above-limit": (100_000_001).to_bytes(8, "little") + b"{}",
+            "past-end": (10).to_bytes(8, "little") + b"{}",
+            "garbage": os.urandom(4096),
+        }
+        for name, data in files.items():
+            (self.dir / f"{name}.safetensors").write_bytes(data)
+        headers = {
+            "not-json": (b"{x", b""),
+            "hole": ({"a": entry | {"data_offsets": [1, 5]}}, b"12345"),
+            "longer": ({"a": entry}, b"12345"),
+            "shorter": ({"a": entry}, b"123"),
+            "twice": (b'{"a":%s,"a":%s}' % ((json.dumps(entry).encode(),) * 2), b"1234"),
+            "deep": (b'{"a":{"x":' + b"[" * 500_000, b""),
+            "overflow": ({"a": entry | {"shape": [2**32, 2**32, 2**32]}}, b"1234"),
+        }
+        for name, (header, data) in headers.items():
+            raw_file(self.dir / f"{name}.safetensors", header, data)
+        for name in [*files, *headers]:
+            path = self.dir / f"{name}.safetensors"
+            error = self.json_of("import", self.store, "run/0", path, code=CORRUPTION)
+            self.assertIn(str(path), error["message"], name)
+        self.assertFalse(self.store.exists())
+
+    def test_truncated_anywhere(self):
+        whole = pathlib.Path(self.small(rows=4)).read_bytes()
+        path = self.dir / "cut.safetensors"
+        for length in range(0, len(whole), 97):
+            path.write_bytes(whole[:length])
+            self.run_cli("import", self.store, "run/0", path, code=CORRUPTION)
+
+
+if __name__ == "__main__":
+    unittest.main()
