@@ -88,7 +88,8 @@ class GcCommand final : public Command {
                report.reclaimed.objects == 1 ? "" : "s", human_bytes(report.kept.bytes));
     for (const GcOpenSave& open : report.open_saves) {
       if (open.provably_dead) {
-        fmt::print("dead: {}, {} written\n", writer_of(open), human_bytes(open.written.bytes));
+        fmt::print("dead: {}, {} written{}\n", writer_of(open), human_bytes(open.written.bytes),
+                   options_.dry_run ? "; gc frees that too" : "");
       } else {
         fmt::print(
             "in progress: {}, {} written; if that process is gone: caisson gc {} --takeover "

@@ -83,7 +83,7 @@ for (( attempt = 0; attempt < 20 && ${#killed} == 2; ++attempt )); do
   fi
 done
 [[ $killed == yes ]] || fail "the save always finished before it could be killed"
-printf 'killed after %s had been written\n' "$(mb "${bytes:-0}")"
+printf 'killed when its files took %s of the disk\n' "$(mb "${bytes:-0}")"
 run ls "$store"
 [[ "$("$caisson" ls "$store" --json | "$python" -c 'import json,sys; print(sum(c["step"] == 2 for c in json.load(sys.stdin)["checkpoints"]))')" == 0 ]] ||
   fail "the killed save is listed"

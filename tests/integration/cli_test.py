@@ -163,7 +163,7 @@ class Verbs(CliTest):
         self.run_cli("import", self.store, "noslash", self.small(), code=USAGE)
         self.run_cli("import", self.store, "run/9", self.dir / "none", code=NOT_FOUND)
         self.run_cli("import", self.store, "run/9", self.small(), "--metadata", "[]", code=USAGE)
-        self.assertIn("ls", self.run_cli("show", self.store, "run/7", code=NOT_FOUND).stderr)
+        self.assertIn("run/0", self.run_cli("show", self.store, "run/7", code=NOT_FOUND).stderr)
         self.run_cli("show", self.store, "run/0", "nothing*", code=NOT_FOUND)
         self.run_cli("rm", self.store, code=USAGE)
         self.run_cli("rm", self.store, "run/7", code=NOT_FOUND)
