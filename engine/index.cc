@@ -133,6 +133,7 @@ std::string encode(const CatalogEntry& entry) {
   out.put(entry.tiles);
   out.put(entry.raw_bytes);
   out.put(entry.stored_bytes);
+  out.put_string(entry.metadata_json);
   return std::string(as_text(out.bytes()));
 }
 
@@ -146,6 +147,7 @@ std::optional<CatalogEntry> decode_catalog(Bytes bytes) {
   entry.tiles = in.get<uint64_t>();
   entry.raw_bytes = in.get<uint64_t>();
   entry.stored_bytes = in.get<uint64_t>();
+  entry.metadata_json = in.get_string(bytes.size());
   if (!in.ok() || in.remaining() != 0) return std::nullopt;
   return entry;
 }
@@ -333,14 +335,7 @@ Result<IndexSync> RocksIndex::sync(const LogState& log,
 Status RocksIndex::load_commit(const Checkpoint& checkpoint, IndexSync& report) {
   CAISSON_ASSIGN_OR_RETURN(const auto manifest, Manifest::open(objects_, checkpoint.root));
   const format::Root& root = manifest->root();
-  CatalogEntry entry{.seq = checkpoint.seq,
-                     .created_unix_ns = root.created_unix_ns,
-                     .tensors = root.tensors,
-                     .ranks = root.parts.size(),
-                     .raw_bytes = root.raw_bytes,
-                     .stored_bytes = root.stored_bytes};
   for (uint32_t part = 0; part < root.parts.size(); ++part) {
-    entry.tiles += root.parts[part].entries;
     CAISSON_RETURN_IF_ERROR(load_part(*manifest, part, checkpoint.save, report));
   }
   for (const format::SealedRef& pack : root.packs) {
@@ -349,7 +344,7 @@ Status RocksIndex::load_commit(const Checkpoint& checkpoint, IndexSync& report) 
     complete_.insert(ordinal);
   }
   ++report.commits;
-  return put(catalog_key(checkpoint.seq), encode(entry));
+  return put(catalog_key(checkpoint.seq), encode(catalog_entry_of(root, checkpoint.seq)));
 }
 
 Status RocksIndex::load_part(Manifest& manifest, uint32_t part, const Uuid& save,
@@ -466,6 +461,18 @@ Status RocksIndex::close() {
 }
 
 }  // namespace
+
+CatalogEntry catalog_entry_of(const format::Root& root, CommitSeq seq) {
+  CatalogEntry entry{.seq = seq,
+                     .created_unix_ns = root.created_unix_ns,
+                     .tensors = root.tensors,
+                     .ranks = root.parts.size(),
+                     .raw_bytes = root.raw_bytes,
+                     .stored_bytes = root.stored_bytes,
+                     .metadata_json = root.metadata_json};
+  for (const format::RootPart& part : root.parts) entry.tiles += part.entries;
+  return entry;
+}
 
 std::vector<ChunkHint> IndexHints::hints(const Digest& id, uint32_t raw_bytes) {
   std::vector<ChunkHint> hints;

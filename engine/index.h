@@ -40,7 +40,10 @@ struct CatalogEntry {
   uint64_t tiles = 0;
   uint64_t raw_bytes = 0;
   uint64_t stored_bytes = 0;  // newly written by its save
+  std::string metadata_json;
 };
+
+CatalogEntry catalog_entry_of(const format::Root& root, format::CommitSeq seq);
 
 struct IndexStats {
   uint64_t places = 0;  // chunk places ever loaded, those in condemned packs included

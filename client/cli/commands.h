@@ -20,5 +20,7 @@ std::unique_ptr<Command> make_stat();
 std::unique_ptr<Command> make_rm();
 std::unique_ptr<Command> make_gc();
 std::unique_ptr<Command> make_doctor();
+std::unique_ptr<Command> make_bench();
+std::unique_ptr<Command> make_index();
 
 }  // namespace caisson::cli

@@ -4,11 +4,15 @@
 
 #include <fmt/format.h>
 
+#include <optional>
+
 #include "caisson/store.h"
 #include "client/cli/commands.h"
+#include "client/cli/indexed.h"
 #include "client/cli/progress.h"
 #include "client/cli/ranks.h"
 #include "client/cli/text.h"
+#include "client/open_store.h"
 
 namespace caisson::cli {
 namespace {
@@ -52,30 +56,49 @@ class ImportCommand final : public Command {
     options_.dedup = !no_dedup_;
     options_.stop = session.stop;
     CAISSON_ASSIGN_OR_RETURN(const ImportPlan plan, ImportPlan::make(sources_));
-    CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<Store> store,
-                             Store::open(store_, session.store_options(true)));
     ProgressMeter meter(session, "import " + printable(name_));
     options_.progress = meter.callback();
-    auto report = ranks_ == 1 ? import_here(*store, plan) : import_by_ranks(*store, plan, session);
+    auto report = ranks_ == 1 ? import_here(plan, session) : import_by_ranks(plan, session);
     if (!report.ok()) return report.status();
     print(*report, meter.seconds(), session);
     return 0;
   }
 
  private:
-  Result<SaveReport> import_here(Store& store, const ImportPlan& plan) {
+  // One process owns the index, so it shares with everything in the store, whatever its name.
+  Result<SaveReport> import_here(const ImportPlan& plan, const Session& session) {
+    std::optional<StoreAccess> access;
+    std::shared_ptr<const LogState> state;
+    std::unique_ptr<Index> index;
+    std::optional<IndexHints> hints;
+    if (auto opened = StoreAccess::open(store_, session); options_.dedup && opened.ok()) {
+      access = std::move(opened).value();
+      state = access->state();
+      index = open_index(*access, session);
+      if (index != nullptr) hints.emplace(*index, *state);
+    }
+    const auto report = save_here(plan, session, hints ? &*hints : nullptr);
+    if (index != nullptr) static_cast<void>(index->close());  // it would only be rebuilt
+    return report;
+  }
+
+  Result<SaveReport> save_here(const ImportPlan& plan, const Session& session, ChunkHints* hints) {
+    CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<Store> store,
+                             open_store_at(store_, session.store_options(true), hints));
     const ImportSlice slice = plan.slice(0, 1);
-    CAISSON_ASSIGN_OR_RETURN(PendingSave save, store.save(name_, slice.input(), options_));
+    CAISSON_ASSIGN_OR_RETURN(PendingSave save, store->save(name_, slice.input(), options_));
     CAISSON_RETURN_IF_ERROR(save.wait());
     return save.report();
   }
 
-  Result<SaveReport> import_by_ranks(Store& store, const ImportPlan& plan, const Session& session) {
-    CAISSON_ASSIGN_OR_RETURN(const std::string ticket, store.begin_save(name_, options_));
-    auto report = write_and_commit(store, ticket, plan, session);
+  Result<SaveReport> import_by_ranks(const ImportPlan& plan, const Session& session) {
+    CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<Store> store,
+                             Store::open(store_, session.store_options(true)));
+    CAISSON_ASSIGN_OR_RETURN(const std::string ticket, store->begin_save(name_, options_));
+    auto report = write_and_commit(*store, ticket, plan, session);
     // What the ranks wrote becomes garbage at once instead of when this process is known to be
     // dead.
-    if (!report.ok()) static_cast<void>(store.abort_save(ticket));
+    if (!report.ok()) static_cast<void>(store->abort_save(ticket));
     return report;
   }
 

@@ -5,6 +5,7 @@
 
 #include "caisson/store.h"
 #include "client/cli/commands.h"
+#include "client/cli/indexed.h"
 #include "client/cli/text.h"
 
 namespace caisson::cli {
@@ -24,6 +25,7 @@ Json json_of(const CheckpointInfo& info) {
           {"ranks", info.ranks},
           {"raw_bytes", info.raw_bytes},
           {"stored_bytes", info.stored_bytes},
+          {"problem", info.problem},
           {"metadata", metadata.is_discarded() ? Json::object() : std::move(metadata)}};
 }
 
@@ -35,10 +37,8 @@ class LsCommand final : public Command {
   }
 
   Result<int> run(const Session& session) override {
-    CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<Store> store,
-                             Store::open(store_, session.store_options(false)));
-    CAISSON_ASSIGN_OR_RETURN(std::vector<CheckpointInfo> infos, store->checkpoints());
-    if (!run_.empty()) std::erase_if(infos, [this](const auto& info) { return info.run != run_; });
+    CAISSON_ASSIGN_OR_RETURN(StoreAccess access, StoreAccess::open(store_, session));
+    std::vector<CheckpointInfo> infos = list(access, session);
     if (!run_.empty() && infos.empty()) {
       return not_found(
           fmt::format("run \"{}\": no checkpoints; caisson ls {} lists all", run_, store_));
@@ -57,6 +57,51 @@ class LsCommand final : public Command {
   }
 
  private:
+  // From the catalog where the index has it, else from the checkpoint's root.
+  std::vector<CheckpointInfo> list(StoreAccess& access, const Session& session) const {
+    const auto state = access.state();
+    const std::unique_ptr<Index> index = open_index(access, session);
+    std::vector<CheckpointInfo> infos;
+    for (const auto& [seq, checkpoint] : state->checkpoints()) {
+      if (!run_.empty() && checkpoint.run != run_) continue;
+      const Checkpoint* latest = state->latest(checkpoint.run);
+      CheckpointInfo info{.name = checkpoint.name(),
+                          .run = checkpoint.run,
+                          .step = checkpoint.step,
+                          .epoch = checkpoint.epoch,
+                          .commit_seq = seq,
+                          .latest = latest != nullptr && latest->seq == seq,
+                          .rolled_back = checkpoint.rolled_back};
+      std::optional<CatalogEntry> entry;
+      if (index != nullptr) {
+        if (auto known = index->catalog(seq); known.ok()) entry = std::move(known).value();
+      }
+      if (!entry.has_value()) {
+        // One damaged root must not hide the others.
+        const auto manifest = access.manifest(checkpoint);
+        if (manifest.ok()) entry = catalog_entry_of((*manifest)->root(), seq);
+        if (!manifest.ok()) info.problem = manifest.status().to_string();
+      }
+      if (entry.has_value()) {
+        info.created_unix_ns = entry->created_unix_ns;
+        info.tensors = entry->tensors;
+        info.ranks = entry->ranks;
+        info.raw_bytes = entry->raw_bytes;
+        info.stored_bytes = entry->stored_bytes;
+        info.metadata_json = entry->metadata_json;
+      }
+      infos.push_back(std::move(info));
+    }
+    if (index != nullptr) static_cast<void>(index->close());  // it would only be rebuilt
+    return infos;
+  }
+
+  static std::string remark(const CheckpointInfo& info) {
+    if (!info.problem.empty()) return "DAMAGED: " + printable(info.problem);
+    if (info.latest) return "latest";
+    return info.rolled_back ? "rolled back" : "";
+  }
+
   static void print(const std::vector<CheckpointInfo>& infos) {
     if (infos.empty()) return;
     Table table({"NAME", "COMMITTED", "TENSORS", "RANKS", "SIZE", "STORED", ""},
@@ -64,8 +109,7 @@ class LsCommand final : public Command {
     for (const CheckpointInfo& info : infos) {
       table.add({printable(info.name), utc_time(info.created_unix_ns), std::to_string(info.tensors),
                  std::to_string(info.ranks), human_bytes(info.raw_bytes),
-                 human_bytes(info.stored_bytes),
-                 info.latest ? "latest" : (info.rolled_back ? "rolled back" : "")});
+                 human_bytes(info.stored_bytes), remark(info)});
     }
     table.print();
   }

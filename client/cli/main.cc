@@ -51,6 +51,9 @@ constexpr std::array kVerbs = {
     Verb{"gc", "Free the space that nothing needs", "caisson gc /ckpt --dry-run", make_gc},
     Verb{"doctor", "Show what this machine and a directory can do", "caisson doctor /ckpt",
          make_doctor},
+    Verb{"bench", "Measure saves and restores against what the device can do",
+         "caisson bench /data --size 2GiB --rounds 9", make_bench},
+    Verb{"index", "Update, show or ask the index", "caisson index sync /ckpt", make_index},
     Verb{"import-rank", "", "", make_import_rank, true},
     Verb{"restore-rank", "", "", make_restore_rank, true},
 };

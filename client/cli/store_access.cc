@@ -40,10 +40,11 @@ Result<StoreAccess> StoreAccess::open(const std::string& url, const Session& ses
     return not_found(fmt::format("{}: no store here (no {}); caisson import creates one", root,
                                  format::kStoreKey));
   }
-  CAISSON_RETURN_IF_ERROR(format::decode_store_file(*marker).status().with_context(root));
+  const auto store = format::decode_store_file(*marker);
+  CAISSON_RETURN_IF_ERROR(store.status().with_context(root));
   CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<Log> log,
                            Log::open(*objects, system_uuids(), this_process()));
-  return StoreAccess(std::move(objects), std::move(log));
+  return StoreAccess(root, store->uuid, std::move(objects), std::move(log));
 }
 
 Result<Checkpoint> StoreAccess::find(const std::string& name) const {

@@ -17,6 +17,8 @@ class StoreAccess {
   // kNotFound when `url` holds no store; nothing is created.
   static Result<StoreAccess> open(const std::string& url, const Session& session);
 
+  const std::string& root() const { return root_; }  // an absolute path
+  const Uuid& uuid() const { return uuid_; }
   ObjectStore& objects() { return *objects_; }
   Log& log() { return *log_; }
   std::shared_ptr<const LogState> state() const { return log_->state(); }
@@ -27,9 +29,12 @@ class StoreAccess {
   Result<std::shared_ptr<Manifest>> manifest(const std::string& name);
 
  private:
-  StoreAccess(std::unique_ptr<ObjectStore> objects, std::unique_ptr<Log> log)
-      : objects_(std::move(objects)), log_(std::move(log)) {}
+  StoreAccess(std::string root, const Uuid& uuid, std::unique_ptr<ObjectStore> objects,
+              std::unique_ptr<Log> log)
+      : root_(std::move(root)), uuid_(uuid), objects_(std::move(objects)), log_(std::move(log)) {}
 
+  std::string root_;
+  Uuid uuid_;
   std::unique_ptr<ObjectStore> objects_;
   std::unique_ptr<Log> log_;  // after objects_, which it uses
 };
