@@ -234,7 +234,7 @@ class RocksIndex final : public Index {
   const std::string directory_;
   const Uuid store_;
   ObjectStore& objects_;
-  DirectoryLock lock_;
+  std::optional<DirectoryLock> lock_;  // until close()
   const rocksdb::Options options_;
   std::unique_ptr<rocksdb::DB> db_;
   IndexSeal seal_;
@@ -457,7 +457,9 @@ Status RocksIndex::close() {
   CAISSON_RETURN_IF_ERROR(from_rocks(db_->Close(), directory_));
   db_.reset();
   CAISSON_ASSIGN_OR_RETURN(const IndexSeal seal, take_seal(directory_, seal_));
-  return write_seal(directory_, store_, seal);
+  const Status sealed = write_seal(directory_, store_, seal);
+  lock_.reset();
+  return sealed;
 }
 
 }  // namespace

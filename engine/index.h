@@ -79,7 +79,7 @@ class Index {
   virtual Result<std::optional<CatalogEntry>> catalog(format::CommitSeq seq) = 0;
   virtual Result<IndexStats> stats() = 0;
   // Writes everything out and records what a sound index looks like. Without it the next open
-  // rebuilds, which is always safe.
+  // rebuilds, which is always safe. Nothing may be asked afterwards.
   virtual Status close() = 0;
 };
 
