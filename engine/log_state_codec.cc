@@ -1,6 +1,20 @@
-// The state of the log as a snapshot object, and back. docs/format.md, "Log snapshot", has the
-// bytes. Pure; decode treats its input as hostile: what it accepts is a state that apply could have
-// reached as far as one can see from the state alone.
+// The state of the log as a snapshot object, and back. Pure; decode treats its input as hostile:
+// what it accepts is a state that apply could have reached, as far as one can see from it alone.
+//
+// An envelope ("CSN_SNAP") whose salt is the position, 8 bytes, and 8 zeros. Its content ("v" is a
+// varint, a string is a varint length and its bytes; every list ascends by its first field):
+//
+//    v position
+//    v runs,        each: string name, v epoch, v latest, writer
+//    v checkpoints, each: v seq, 16 save, string run, v step, v epoch, 61 root, writer, v parent,
+//                         1 rolled back (0 or 1)
+//    v open saves,  each: 16 save, string run, v step, v epoch, v bases (each: v seq, 61 root),
+//                         v seq of its open record, writer
+//    v ended saves, 16 each
+//    v condemned objects, 37 each
+//    v condemned saves, 16 each
+//
+// A writer is string host, string boot id, v pid, v start in ticks, 8 Unix time in ns.
 #include <algorithm>
 #include <string>
 #include <utility>
