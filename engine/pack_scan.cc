@@ -61,7 +61,7 @@ class PackScan {
     slots_.resize(depth);
     for (uint32_t i = 0; i < depth; ++i) free_slots_.push_back(i);
     CAISSON_ASSIGN_OR_RETURN(
-        queue_, objects_.make_queue({.depth = depth, .registered_memory = pool_.arena()}));
+        queue_, objects_.make_queue({.depth = depth, .registered_memory = pool_.warm_arena()}));
     CAISSON_RETURN_IF_ERROR(fill_queue());
     while (queue_->in_flight() > 0) {
       if (options_.stop.stop_requested()) return cancelled("verify was cancelled");

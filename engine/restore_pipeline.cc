@@ -197,7 +197,7 @@ Status RestoreWorker::prepare() {
   slots_.resize(depth);
   for (uint32_t i = depth; i > 0; --i) free_slots_.push_back(i - 1);
   CAISSON_ASSIGN_OR_RETURN(
-      queue_, run_.objects.make_queue({.depth = depth, .registered_memory = pool_.arena()}));
+      queue_, run_.objects.make_queue({.depth = depth, .registered_memory = pool_.warm_arena()}));
   return ok_status();
 }
 

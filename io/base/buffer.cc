@@ -5,6 +5,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <utility>
@@ -69,24 +70,79 @@ AlignedBuffer::AlignedBuffer(AlignedBuffer&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
 
 AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(size_, other.size_);
+  AlignedBuffer old(std::move(other));  // what this held is unmapped at the end of this call
+  std::swap(data_, old.data_);
+  std::swap(size_, old.size_);
   return *this;
 }
 
-void MemoryBudget::acquire(uint64_t bytes) {
-  MutexLock lock(mutex_);
-  while (held_ != 0 && (bytes > bytes_max_ || held_ > bytes_max_ - bytes)) freed_.wait(mutex_);
+bool MemoryBudget::fits(uint64_t bytes) const {
+  return held_ == 0 || (bytes <= bytes_max_ && held_ <= bytes_max_ - bytes);
+}
+
+std::vector<AlignedBuffer> MemoryBudget::hold(uint64_t bytes) {
   held_ += bytes;
-  if (held_ > peak_) peak_ = held_;
+  std::vector<AlignedBuffer> evicted;
+  auto keep = idle_.begin();
+  for (; keep != idle_.end() && held_ + idle_bytes_ > bytes_max_; ++keep) {
+    idle_bytes_ -= keep->size();
+    evicted.push_back(std::move(*keep));
+  }
+  idle_.erase(idle_.begin(), keep);
+  if (held_ + idle_bytes_ > peak_) peak_ = held_ + idle_bytes_;
+  return evicted;
+}
+
+void MemoryBudget::acquire(uint64_t bytes) {
+  std::vector<AlignedBuffer> evicted;  // unmapped after the lock, and before the caller maps more
+  MutexLock lock(mutex_);
+  while (!fits(bytes)) freed_.wait(mutex_);
+  evicted = hold(bytes);
 }
 
 bool MemoryBudget::try_acquire(uint64_t bytes) {
+  std::vector<AlignedBuffer> evicted;
   MutexLock lock(mutex_);
-  if (held_ != 0 && (bytes > bytes_max_ || held_ > bytes_max_ - bytes)) return false;
-  held_ += bytes;
-  if (held_ > peak_) peak_ = held_;
+  if (!fits(bytes)) return false;
+  evicted = hold(bytes);
   return true;
+}
+
+AlignedBuffer MemoryBudget::acquire_arena(uint64_t bytes) {
+  AlignedBuffer arena;
+  std::vector<AlignedBuffer> evicted;
+  MutexLock lock(mutex_);
+  while (!fits(bytes)) freed_.wait(mutex_);
+  const auto match = std::find_if(idle_.begin(), idle_.end(),
+                                  [&](const AlignedBuffer& idle) { return idle.size() == bytes; });
+  if (match != idle_.end()) {
+    arena = std::move(*match);
+    idle_.erase(match);
+    idle_bytes_ -= bytes;
+  }
+  evicted = hold(bytes);
+  return arena;
+}
+
+void MemoryBudget::release_arena(AlignedBuffer arena) {
+  const uint64_t bytes = arena.size();
+  bool stays = false;
+  {
+    MutexLock lock(mutex_);
+    CAISSON_CHECK(bytes <= held_);
+    stays = held_ + idle_bytes_ <= bytes_max_;  // not so while one above the bound is in alone
+    if (stays) {
+      held_ -= bytes;
+      idle_bytes_ += bytes;
+      idle_.push_back(std::move(arena));
+    }
+  }
+  if (stays) {
+    freed_.notify_all();
+    return;
+  }
+  arena = AlignedBuffer();  // unmapped before the budget hears of it
+  release(bytes);
 }
 
 void MemoryBudget::release(uint64_t bytes) {
@@ -116,14 +172,17 @@ Result<BufferPool> BufferPool::create(MemoryBudget& budget, uint64_t buffer_byte
   BufferPool pool;
   pool.buffer_bytes_ = align_up(buffer_bytes, kPageBytes);
   const uint64_t arena_bytes = pool.buffer_bytes_ * count;
-  budget.acquire(arena_bytes);
-  auto arena = AlignedBuffer::allocate(arena_bytes, /*prefault=*/true);
-  if (!arena.ok()) {
-    budget.release(arena_bytes);
-    return arena.status();
+  pool.arena_ = budget.acquire_arena(arena_bytes);
+  pool.warm_ = pool.arena_.size() != 0;
+  if (!pool.warm_) {
+    auto arena = AlignedBuffer::allocate(arena_bytes);
+    if (!arena.ok()) {
+      budget.release(arena_bytes);
+      return arena.status();
+    }
+    pool.arena_ = std::move(arena).value();
   }
   pool.budget_ = &budget;
-  pool.arena_ = std::move(arena).value();
   pool.free_.reserve(count);
   for (uint32_t i = count; i > 0; --i) {  // so that the lowest addresses go out first
     pool.free_.push_back(pool.arena_.data() + (i - 1) * pool.buffer_bytes_);
@@ -132,22 +191,21 @@ Result<BufferPool> BufferPool::create(MemoryBudget& budget, uint64_t buffer_byte
 }
 
 BufferPool::~BufferPool() {
-  if (budget_ == nullptr) return;
-  const uint64_t arena_bytes = arena_.size();
-  arena_ = AlignedBuffer();  // unmapped when the temporary dies, before the budget hears of it
-  budget_->release(arena_bytes);
+  if (budget_ != nullptr) budget_->release_arena(std::move(arena_));
 }
 
 BufferPool::BufferPool(BufferPool&& other) noexcept
     : budget_(std::exchange(other.budget_, nullptr)),
       arena_(std::move(other.arena_)),
       buffer_bytes_(std::exchange(other.buffer_bytes_, 0)),
+      warm_(other.warm_),
       free_(std::move(other.free_)) {}
 
 BufferPool& BufferPool::operator=(BufferPool&& other) noexcept {
   std::swap(budget_, other.budget_);
   std::swap(arena_, other.arena_);
   std::swap(buffer_bytes_, other.buffer_bytes_);
+  std::swap(warm_, other.warm_);
   std::swap(free_, other.free_);
   return *this;
 }

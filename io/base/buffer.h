@@ -34,7 +34,10 @@ class AlignedBuffer {
   uint64_t size_ = 0;
 };
 
-// A counter of bytes with an upper bound, shared by every pipeline of a Store.
+// A counter of bytes with an upper bound, shared by every pipeline of a Store. Finding pages for a
+// fresh arena can take the host longer than a save takes the device, so the arenas of pools that
+// are gone stay with the budget, idle, for the next pool of that size; they count, and go as soon
+// as anybody needs the room.
 class MemoryBudget {
  public:
   explicit MemoryBudget(uint64_t bytes_max) : bytes_max_(bytes_max) {}
@@ -43,14 +46,24 @@ class MemoryBudget {
   void acquire(uint64_t bytes) CAISSON_EXCLUDES(mutex_);
   bool try_acquire(uint64_t bytes) CAISSON_EXCLUDES(mutex_);
   void release(uint64_t bytes) CAISSON_EXCLUDES(mutex_);
+  // acquire(), and an idle arena of exactly `bytes` if there is one; else an empty buffer.
+  AlignedBuffer acquire_arena(uint64_t bytes) CAISSON_EXCLUDES(mutex_);
+  // release() of what was acquired for `arena`, which becomes idle.
+  void release_arena(AlignedBuffer arena) CAISSON_EXCLUDES(mutex_);
   uint64_t bytes_max() const { return bytes_max_; }
-  uint64_t bytes_held() const CAISSON_EXCLUDES(mutex_);
-  uint64_t bytes_peak() const CAISSON_EXCLUDES(mutex_);
+  uint64_t bytes_held() const CAISSON_EXCLUDES(mutex_);  // without idle arenas
+  uint64_t bytes_peak() const CAISSON_EXCLUDES(mutex_);  // with them
 
  private:
   const uint64_t bytes_max_;
+  bool fits(uint64_t bytes) const CAISSON_REQUIRES(mutex_);
+  // Counts `bytes` as held. Gives the idle arenas that have no room any more, to be unmapped.
+  std::vector<AlignedBuffer> hold(uint64_t bytes) CAISSON_REQUIRES(mutex_);
+
   mutable Mutex mutex_;
   CondVar freed_;
+  std::vector<AlignedBuffer> idle_ CAISSON_GUARDED_BY(mutex_);  // oldest first
+  uint64_t idle_bytes_ CAISSON_GUARDED_BY(mutex_) = 0;
   uint64_t held_ CAISSON_GUARDED_BY(mutex_) = 0;
   uint64_t peak_ CAISSON_GUARDED_BY(mutex_) = 0;
 };
@@ -71,14 +84,19 @@ class BufferPool {
   void give(MutableBytes buffer);
   uint32_t free_count() const { return static_cast<uint32_t>(free_.size()); }
   uint64_t buffer_bytes() const { return buffer_bytes_; }
-  // The whole arena: what a queue registers with the kernel.
+  // The whole arena.
   MutableBytes arena() { return arena_.bytes(); }
+  // What a queue registers with the kernel: the arena once it has served another pool, nothing
+  // before. Registering a fresh arena finds all its pages at once; without it they are found one
+  // buffer at a time, while the device works on the others, and only as many as are needed.
+  MutableBytes warm_arena() { return warm_ ? arena_.bytes() : MutableBytes(); }
 
  private:
   MemoryBudget* budget_ = nullptr;
   AlignedBuffer arena_;
   uint64_t buffer_bytes_ = 0;
-  std::vector<std::byte*> free_;
+  bool warm_ = false;
+  std::vector<std::byte*> free_;  // given back last, taken first: the touched ones
 };
 
 }  // namespace caisson

@@ -125,6 +125,30 @@ TEST(BufferPool, LendsEqualAlignedBuffersAndChargesTheBudget) {
   EXPECT_EQ(budget.bytes_held(), 0u);
 }
 
+TEST(BufferPool, TheNextPoolOfTheSizeGetsTheSamePages) {
+  MemoryBudget budget(100 * 4096);
+  const std::byte* data = nullptr;
+  {
+    auto first = BufferPool::create(budget, 4096, 60).value();
+    EXPECT_TRUE(first.warm_arena().empty());
+    data = first.arena().data();
+  }
+  EXPECT_EQ(budget.bytes_held(), 0u);
+  {
+    auto again = BufferPool::create(budget, 4096, 60).value();
+    EXPECT_EQ(again.arena().data(), data);
+    EXPECT_EQ(again.warm_arena().size(), 60u * 4096);
+    EXPECT_EQ(budget.bytes_held(), 60u * 4096);
+  }
+  EXPECT_TRUE(BufferPool::create(budget, 4096, 10).value().warm_arena().empty());
+  // 60 and 10 pages are idle: 50 more push the oldest out, which takes no waiting.
+  EXPECT_TRUE(budget.try_acquire(50 * 4096));
+  EXPECT_EQ(budget.bytes_peak(), 70u * 4096);
+  EXPECT_FALSE(BufferPool::create(budget, 4096, 10).value().warm_arena().empty());
+  budget.release(50 * 4096);
+  EXPECT_TRUE(BufferPool::create(budget, 4096, 60).value().warm_arena().empty());
+}
+
 TEST(BufferPool, RefusesNonsense) {
   MemoryBudget budget(1 << 20);
   EXPECT_EQ(BufferPool::create(budget, 0, 1).status().code(), StatusCode::kInvalidArgument);
