@@ -39,14 +39,17 @@ class Collector {
     CAISSON_ASSIGN_OR_RETURN(auto state, log_.refresh());
     if (!options_.dry_run && options_.close_dead) CAISSON_RETURN_IF_ERROR(close_dead(*state));
     CAISSON_RETURN_IF_ERROR(list_objects());
+    if (!options_.dry_run) {
+      CAISSON_RETURN_IF_ERROR(while_log_moves([this] { return condemn(); }));
+    }
+    CAISSON_RETURN_IF_ERROR(while_log_moves([&] {
+      state = log_.state();
+      return read_roots(*state);
+    }));
     if (options_.dry_run) {
-      CAISSON_RETURN_IF_ERROR(read_roots(*state));
       report_on(*state);
       return report_;
     }
-    CAISSON_RETURN_IF_ERROR(condemn());
-    state = log_.state();
-    CAISSON_RETURN_IF_ERROR(read_roots(*state));
     report_on(*state);
     CAISSON_RETURN_IF_ERROR(remove_condemned(*state));
     CAISSON_ASSIGN_OR_RETURN(report_.temporary_removed, sweep_temporary(objects_));
@@ -54,6 +57,19 @@ class Collector {
   }
 
  private:
+  // A root that is missing may have been given up and deleted since we read the log: then the log
+  // says so, and the step is done again on what it says now.
+  template <typename Step>
+  Status while_log_moves(const Step& step) {
+    for (;;) {
+      const uint64_t seq = log_.state()->seq();
+      const Status status = step();
+      if (status.code() != StatusCode::kCorruption) return status;
+      CAISSON_ASSIGN_OR_RETURN(const auto newest, log_.refresh());
+      if (newest->seq() == seq) return status;
+    }
+  }
+
   // Step 1. Of a save by many ranks only the process that opened it is known; closing is safe all
   // the same, because the log refuses the commit of a closed save.
   Status close_dead(const LogState& seen) {

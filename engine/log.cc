@@ -5,11 +5,13 @@
 //   3. the place after that must be empty too: a gap means that a record was lost
 // Appending
 //   1. read on, as opening 2
-//   2. ask the caller for the record; check it against the state; refuse what may not follow
-//   3. put_new(log/<seq + 1>) with a fresh nonce
-//   4. ok: the record is durable; fold it in; done
-//   5. already exists: another writer was first; from 1 again
-//   6. any other failure: the outcome is unknown. Read log/<seq + 1>:
+//   2. make the names of the records read durable (sync_names), unless they are known to be: their
+//      writers may not have come to that, and a crash must not keep our record and lose theirs
+//   3. ask the caller for the record; check it against the state; refuse what may not follow
+//   4. put_new(log/<seq + 1>) with a fresh nonce
+//   5. ok: the record is durable; fold it in; done
+//   6. already exists: another writer was first; from 1 again
+//   7. any other failure: the outcome is unknown. Read log/<seq + 1>:
 //        our nonce   make the name durable (sync_names); done
 //        another's   from 1 again
 //        nothing     give the failure back: it may still appear, so it is not tried again
@@ -159,7 +161,15 @@ Result<std::shared_ptr<const LogState>> Log::refresh() {
   return publish_locked();
 }
 
-// Appending 3 to 6: true when the record is in the log and durable, false when its place is taken.
+// Appending 2.
+Status Log::make_names_durable_locked() {
+  if (durable_seq_ == state_.seq()) return ok_status();
+  CAISSON_RETURN_IF_ERROR(objects_.sync_names("log/"));
+  durable_seq_ = state_.seq();
+  return ok_status();
+}
+
+// Appending 4 to 7: true when the record is in the log and durable, false when its place is taken.
 Result<bool> Log::put_record_locked(const format::LogRecord& record) {
   const std::string key = format::log_key(record.seq);
   const ByteVector bytes = format::encode_log_record(record);
@@ -194,6 +204,7 @@ Result<uint64_t> Log::append(const MakeBody& make) {
       continue;
     }
     unseen = 0;
+    CAISSON_RETURN_IF_ERROR(make_names_durable_locked());
     CAISSON_ASSIGN_OR_RETURN(format::LogBody body, make(state_));
     CAISSON_RETURN_IF_ERROR(state_.check(body));
     format::LogRecord record{
@@ -202,6 +213,7 @@ Result<uint64_t> Log::append(const MakeBody& make) {
     CAISSON_ASSIGN_OR_RETURN(const bool ours, put_record_locked(record));
     if (!ours) continue;
     state_.apply(record);
+    durable_seq_ = record.seq;  // with all names before it: they stand in the same directory
     return record.seq;
   }
   return io_error("the log moved on " + std::to_string(kRacesMax) +
@@ -213,6 +225,7 @@ Status Log::snapshot_if_due(uint64_t every) {
   const uint64_t seq = state_.seq();
   if (seq < snapshot_seq_ + every || seq == snapshot_seq_) return ok_status();
   CAISSON_RETURN_IF_ERROR(objects_.sync_names("log/"));
+  durable_seq_ = seq;
   const Status put = objects_.put_new(format::snapshot_key(seq), state_.encode());
   if (!put.ok() && put.code() != StatusCode::kAlreadyExists) return put;
   snapshot_seq_ = seq;

@@ -44,6 +44,7 @@ class Log {
   Log(ObjectStore& objects, UuidSource& uuids, format::WriterInfo self, Clock& clock);
   Status load_snapshot_locked() CAISSON_REQUIRES(mutex_);
   Status check_no_gap_locked() CAISSON_REQUIRES(mutex_);
+  Status make_names_durable_locked() CAISSON_REQUIRES(mutex_);
   Status catch_up_locked() CAISSON_REQUIRES(mutex_);
   Result<format::LogRecord> read_record(uint64_t seq);
   Result<bool> put_record_locked(const format::LogRecord& record) CAISSON_REQUIRES(mutex_);
@@ -58,6 +59,7 @@ class Log {
   // What callers hold; copied from state_ when somebody asks and it has moved on.
   mutable std::shared_ptr<const LogState> published_ CAISSON_GUARDED_BY(mutex_);
   uint64_t snapshot_seq_ CAISSON_GUARDED_BY(mutex_) = 0;
+  uint64_t durable_seq_ CAISSON_GUARDED_BY(mutex_) = 0;  // names up to here survive a crash
 };
 
 // This process, as records and `doctor` show it.

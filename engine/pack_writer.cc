@@ -38,7 +38,7 @@ PackWriter::~PackWriter() = default;
 
 Status PackWriter::begin(BufferPool& pool) {
   if (!error_.ok()) return error_;
-  CAISSON_CHECK(queue_ == nullptr && pool.buffer_bytes() >= kSegmentBufferBytes);
+  CAISSON_CHECK(queue_ == nullptr && pool.buffer_bytes() >= 2 * kBlockBytes);
   const uint32_t buffers = pool.free_count();
   CAISSON_CHECK(buffers >= 2);
   // One buffer is always being filled, so one fewer can be in flight.
@@ -59,7 +59,8 @@ Result<MutableBytes> PackWriter::reserve(uint64_t bytes, bool block_aligned) {
   const uint64_t alignment = block_aligned ? kBlockBytes : format::kOffsetUnit;
   const auto fits = [&] {
     // segment_.offset - buffer_offset_: the header block before a pack's first segment.
-    const uint64_t end = segment_.offset - buffer_offset_ + kSegmentBytesMax;
+    const uint64_t end =
+        std::min<uint64_t>(segment_.offset - buffer_offset_ + kSegmentBytesMax, buffer_.size());
     return !buffer_.empty() && align_up(cursor_, alignment) + bytes <= end &&
            segment_.entries.size() < format::kSegmentEntriesMax;
   };

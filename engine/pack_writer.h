@@ -42,8 +42,9 @@ class PackWriter {
   PackWriter(const PackWriter&) = delete;
   PackWriter& operator=(const PackWriter&) = delete;
 
-  // Makes the ring over the pool's arena. `pool` (buffers of kSegmentBufferBytes, at least two)
-  // stays alive until end() or destruction.
+  // Makes the ring over the pool's arena. `pool` (buffers of kSegmentBufferBytes, or of less where
+  // all that is reserved until end() fits one, at least two) stays alive until end() or
+  // destruction.
   Status begin(BufferPool& pool);
   // An upper bound of what will still be stored: a pack that is opened from now on reserves no more
   // room than that.

@@ -81,10 +81,13 @@ Status SaveWorker::make_buffers(const SavePlan& plan) {
   const uint64_t needed = plan.raw_bytes / (format::kSegmentBytesMax / 2) + 2;
   uint64_t segments = std::max(kSegmentsMin, kSegmentsInFlight / workers_ + 1);
   segments = std::min(segments, std::max<uint64_t>(needed, 2));
-  const uint64_t share = budget_.bytes_max() / workers_ / kSegmentBufferBytes;
+  // A put that fits one segment takes no more memory than that, however its pieces are aligned.
+  const uint64_t whole = plan.raw_bytes + (plan.pieces + 2) * format::kBlockBytes;
+  const uint64_t buffer_bytes = std::min(kSegmentBufferBytes, align_up(whole, format::kBlockBytes));
+  const uint64_t share = budget_.bytes_max() / workers_ / buffer_bytes;
   segments = std::clamp<uint64_t>(share, 2, segments);
   CAISSON_ASSIGN_OR_RETURN(
-      pool_, BufferPool::create(budget_, kSegmentBufferBytes, static_cast<uint32_t>(segments) + 1));
+      pool_, BufferPool::create(budget_, buffer_bytes, static_cast<uint32_t>(segments) + 1));
   scratch_ = pool_.take();
   return packs_.begin(pool_);
 }

@@ -44,6 +44,7 @@ class SimFile final : public File {
   const std::string& path() const override { return path_; }
   IoAlignment alignment() const override { return alignment_; }
   Result<uint64_t> size() override {
+    fs_.arrive(CallKind::kStat, path_);
     MutexLock lock(fs_.mutex_);
     if (Outcome out = fs_.enter(CallKind::kStat, path_); !out.status.ok()) return out.status;
     return fs_.live_.size(node_);
@@ -61,6 +62,7 @@ class SimFile final : public File {
     return resize(CallKind::kTruncate, EffectKind::kResize, bytes);
   }
   Status sync() override {
+    fs_.arrive(CallKind::kSync, path_);
     MutexLock lock(fs_.mutex_);
     const Outcome out = fs_.enter(CallKind::kSync, path_);
     const bool done = out.status.ok() || out.applied;
@@ -76,6 +78,7 @@ class SimFile final : public File {
 
  private:
   Status resize(CallKind call, EffectKind effect, uint64_t bytes) {
+    fs_.arrive(call, path_);
     MutexLock lock(fs_.mutex_);
     const Outcome out = fs_.enter(call, path_);
     if (out.status.ok() || out.applied) {
@@ -162,6 +165,20 @@ Outcome SimFileSystem::enter(CallKind kind, std::string_view path) {
   return hook_ ? hook_(call) : Outcome{};
 }
 
+void SimFileSystem::arrive(CallKind kind, std::string_view path) {
+  std::function<void(const Call&)> interloper;
+  {
+    MutexLock lock(mutex_);
+    interloper = interloper_;
+  }
+  if (interloper) interloper(Call{0, kind, path});
+}
+
+void SimFileSystem::set_interloper(std::function<void(const Call&)> interloper) {
+  MutexLock lock(mutex_);
+  interloper_ = std::move(interloper);
+}
+
 void SimFileSystem::commit(Op op) {
   if (op.made != kNoNode) live_.ensure_node(op.made, op.directory);
   for (const Effect& effect : op.effects) live_.apply(effect);
@@ -194,6 +211,7 @@ Status SimFileSystem::make_node(const std::string& path, bool directory) {
 
 Result<std::unique_ptr<File>> SimFileSystem::open(const std::string& path, OpenMode mode,
                                                   Access access) {
+  arrive(mode == OpenMode::kCreateNew ? CallKind::kCreate : CallKind::kOpen, path);
   MutexLock lock(mutex_);
   const bool create = mode == OpenMode::kCreateNew;
   const Outcome out = enter(create ? CallKind::kCreate : CallKind::kOpen, path);
@@ -213,6 +231,7 @@ Result<std::unique_ptr<File>> SimFileSystem::open(const std::string& path, OpenM
 }
 
 Status SimFileSystem::link(const std::string& from, const std::string& to) {
+  arrive(CallKind::kLink, to);
   MutexLock lock(mutex_);
   const Outcome out = enter(CallKind::kLink, to);
   if (!out.status.ok() && !out.applied) return out.status;
@@ -233,6 +252,7 @@ Status SimFileSystem::link(const std::string& from, const std::string& to) {
 }
 
 Status SimFileSystem::rename(const std::string& from, const std::string& to) {
+  arrive(CallKind::kRename, to);
   MutexLock lock(mutex_);
   const Outcome out = enter(CallKind::kRename, to);
   if (!out.status.ok() && !out.applied) return out.status;
@@ -275,16 +295,19 @@ Status SimFileSystem::remove(const std::string& path, bool directory) {
 }
 
 Status SimFileSystem::remove_file(const std::string& path) {
+  arrive(CallKind::kRemoveFile, path);
   MutexLock lock(mutex_);
   return remove(path, false);
 }
 
 Status SimFileSystem::remove_directory(const std::string& path) {
+  arrive(CallKind::kRemoveDirectory, path);
   MutexLock lock(mutex_);
   return remove(path, true);
 }
 
 Status SimFileSystem::create_directory(const std::string& path) {
+  arrive(CallKind::kCreateDirectory, path);
   MutexLock lock(mutex_);
   const Outcome out = enter(CallKind::kCreateDirectory, path);
   if (!out.status.ok() && !out.applied) return out.status;
@@ -297,6 +320,7 @@ Status SimFileSystem::create_directory(const std::string& path) {
 }
 
 Status SimFileSystem::sync_directory(const std::string& path) {
+  arrive(CallKind::kSyncDirectory, path);
   MutexLock lock(mutex_);
   const Outcome out = enter(CallKind::kSyncDirectory, path);
   const std::optional<NodeId> node = live_.find(path);
@@ -311,6 +335,7 @@ Status SimFileSystem::sync_directory(const std::string& path) {
 }
 
 Result<DirEntry> SimFileSystem::stat(const std::string& path) {
+  arrive(CallKind::kStat, path);
   MutexLock lock(mutex_);
   if (const Outcome out = enter(CallKind::kStat, path); !out.status.ok()) return out.status;
   const std::optional<NodeId> node = live_.find(path);
@@ -320,6 +345,7 @@ Result<DirEntry> SimFileSystem::stat(const std::string& path) {
 }
 
 Result<std::vector<DirEntry>> SimFileSystem::list(const std::string& path) {
+  arrive(CallKind::kList, path);
   MutexLock lock(mutex_);
   if (const Outcome out = enter(CallKind::kList, path); !out.status.ok()) return out.status;
   const std::optional<NodeId> node = live_.find(path);
@@ -356,6 +382,7 @@ void SimFileSystem::write_now(NodeId node, const std::string& path, uint64_t off
 }
 
 Status SimFileSystem::write(NodeId node, const std::string& path, uint64_t offset, Bytes from) {
+  arrive(CallKind::kWrite, path);
   MutexLock lock(mutex_);
   const Outcome out = enter(CallKind::kWrite, path);
   if (out.status.ok() || out.applied) {
@@ -368,6 +395,7 @@ Status SimFileSystem::write(NodeId node, const std::string& path, uint64_t offse
 
 Status SimFileSystem::read(NodeId node, const std::string& path, uint64_t offset,
                            MutableBytes into) {
+  arrive(CallKind::kRead, path);
   MutexLock lock(mutex_);
   if (const Outcome out = enter(CallKind::kRead, path); !out.status.ok()) return out.status;
   const uint64_t size = live_.size(node);

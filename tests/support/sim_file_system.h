@@ -105,6 +105,9 @@ class SimFileSystem final : public FileSystem {
   // Adds a mark to the history: everything recorded so far came before it.
   void mark(uint64_t value);
   void set_fault_hook(FaultHook hook);
+  // Runs in the caller's thread before each call that it is about to make (the index is not set):
+  // what another process does at that moment. Its own calls come here, too.
+  void set_interloper(std::function<void(const Call&)> interloper);
   uint64_t calls() const;
   int open_files() const;
 
@@ -112,6 +115,7 @@ class SimFileSystem final : public FileSystem {
   friend class SimFile;
   friend class SimQueue;
 
+  void arrive(CallKind kind, std::string_view path) CAISSON_EXCLUDES(mutex_);
   // Asks the hook; kOk outcome: go on.
   Outcome enter(CallKind kind, std::string_view path) CAISSON_REQUIRES(mutex_);
   void commit(Op op) CAISSON_REQUIRES(mutex_);
@@ -129,6 +133,7 @@ class SimFileSystem final : public FileSystem {
   Image live_ CAISSON_GUARDED_BY(mutex_);
   History history_ CAISSON_GUARDED_BY(mutex_);
   FaultHook hook_ CAISSON_GUARDED_BY(mutex_);
+  std::function<void(const Call&)> interloper_ CAISSON_GUARDED_BY(mutex_);
   uint64_t calls_ CAISSON_GUARDED_BY(mutex_) = 0;
   uint64_t queues_ CAISSON_GUARDED_BY(mutex_) = 0;
   int open_files_ CAISSON_GUARDED_BY(mutex_) = 0;

@@ -1,0 +1,114 @@
+#include "tests/crash/content.h"
+
+#include <algorithm>
+#include <random>
+
+namespace caisson::crash {
+namespace {
+
+constexpr DType kF32{DTypeCode::kFloat, 32};
+constexpr DType kBf16{DTypeCode::kBfloat, 16};
+constexpr DType kI64{DTypeCode::kInt, 64};
+constexpr size_t kBlobBytes = 100;
+
+// Rows, columns: the first dimension is what ranks divide.
+TensorSpec spec(const std::string& name, DType dtype, uint64_t rows, uint64_t columns) {
+  TensorSpec made{name, dtype, {}};
+  made.shape.rank = 2;
+  made.shape.dims = {rows, columns};
+  return made;
+}
+
+ByteVector noise(uint64_t bytes, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  ByteVector made(bytes);
+  for (size_t i = 0; i < bytes; i += 8) {
+    std::array<std::byte, 8> word;
+    store_le<uint64_t>(word.data(), random());
+    std::copy_n(word.begin(), std::min<size_t>(8, bytes - i),
+                made.begin() + static_cast<ptrdiff_t>(i));
+  }
+  return made;
+}
+
+uint64_t bytes_of(const TensorSpec& spec) {
+  return spec.shape.dims[0] * spec.shape.dims[1] * spec.dtype.bits / 8;
+}
+
+}  // namespace
+
+Content::Content(uint32_t version) : version_(version) {
+  const auto add = [&](TensorSpec made, uint64_t seed) {
+    const uint64_t bytes = bytes_of(made);
+    tensors_.push_back({std::move(made), noise(bytes, seed)});
+  };
+  add(spec("layer/weight", kF32, 32, 48), version * 10 + 1);  // packed, new in every version
+  add(spec("layer/frozen", kBf16, 64, 48), 2);                // packed, the same in every version
+  add(spec("norm", kF32, 8, 4), version * 10 + 3);            // inline
+  // Compressible integers: packed with zstd.
+  tensors_.push_back({spec("positions", kI64, 32, 32), {}});
+  ByteVector& positions = tensors_.back().bytes;
+  positions.resize(bytes_of(tensors_.back().spec));
+  for (size_t i = 0; i < positions.size() / 8; ++i) {
+    store_le<uint64_t>(positions.data() + i * 8, version * 1000 + i / 16);
+  }
+  blob_ = noise(kBlobBytes, version * 10 + 4);
+  whole_ = part(0, 1);
+}
+
+SaveInput Content::input() const { return whole_.input(); }
+
+Content::Part Content::part(uint32_t rank, uint32_t ranks) const {
+  Part made;
+  for (const Tensor& tensor : tensors_) {
+    TensorShard shard;
+    shard.tensor = tensor.spec;
+    shard.box = Box::whole(tensor.spec.shape);
+    shard.data = tensor.bytes.data();
+    if (tensor.spec.name == "layer/frozen" || tensor.spec.name == "norm") {
+      shard.replica = {rank, ranks};
+    } else {
+      const uint64_t rows = tensor.spec.shape.dims[0] / ranks;
+      shard.box.offset[0] = rank * rows;
+      shard.box.extent[0] = rows;
+      shard.data += rank * (tensor.bytes.size() / ranks);
+    }
+    made.tensors.push_back(std::move(shard));
+  }
+  if (rank == 0) {
+    made.blobs.push_back({"tokenizer", blob_});
+    made.aliases.push_back({"tied", "layer/weight"});
+  }
+  return made;
+}
+
+std::string verify_checkpoint(Store& store, const std::string& name,
+                              const std::vector<uint32_t>& versions, uint32_t* found) {
+  const Content shape(0);
+  std::vector<ByteVector> got;
+  std::vector<TensorTarget> targets;
+  for (const Content::Tensor& tensor : shape.tensors_) {
+    got.emplace_back(tensor.bytes.size(), std::byte{0xee});
+    targets.push_back({tensor.spec.name, Box::whole(tensor.spec.shape), got.back().data(), {}});
+  }
+  got.emplace_back(shape.tensors_[0].bytes.size(), std::byte{0xee});
+  targets.push_back({"tied", Box::whole(shape.tensors_[0].spec.shape), got.back().data(), {}});
+  if (const Status status = store.restore(name, targets); !status.ok()) {
+    return name + ": restore failed: " + status.to_string();
+  }
+  Result<std::vector<std::byte>> blob = store.read_blob(name, "tokenizer");
+  if (!blob.ok()) return name + ": blob failed: " + blob.status().to_string();
+  for (const uint32_t version : versions) {
+    const Content want(version);
+    bool same = *blob == want.blob_ && got.back() == want.tensors_[0].bytes;
+    for (size_t i = 0; i < want.tensors_.size(); ++i)
+      same = same && got[i] == want.tensors_[i].bytes;
+    if (!same) continue;
+    if (found != nullptr) *found = version;
+    return {};
+  }
+  return name + ": restored bytes differ from all " + std::to_string(versions.size()) +
+         " versions that it may have";
+}
+
+}  // namespace caisson::crash
