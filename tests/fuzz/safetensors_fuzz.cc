@@ -36,30 +36,6 @@ using caisson::Bytes;
 using caisson::TensorSpec;
 namespace safetensors = caisson::safetensors;
 
-std::vector<ByteVector> caisson::testing::fuzz_seeds() {
-  struct Seed {
-    std::string_view json;
-    size_t data_bytes;
-  };
-  std::vector<ByteVector> seeds;
-  for (const Seed& seed : {
-           Seed{R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
-                R"("__metadata__":{"k":"v"}})",
-                24},
-           Seed{R"({"x":{"dtype":"BF16","shape":[],"data_offsets":[0,2]},)"
-                R"("y":{"dtype":"U8","shape":[0,7],"data_offsets":[2,2]}})",
-                2},
-           Seed{"{}", 0},
-       }) {
-    ByteWriter out;
-    out.put<uint64_t>(seed.json.size());
-    out.put_bytes(as_bytes(seed.json));
-    out.put_zeros(seed.data_bytes);
-    seeds.push_back(out.take());
-  }
-  return seeds;
-}
-
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Bytes file(reinterpret_cast<const std::byte*>(data), size);
   const Bytes prefix = file.first(std::min<size_t>(size, safetensors::kPrefixBytes));
