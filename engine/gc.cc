@@ -135,6 +135,12 @@ class Collector {
     return ok_status();
   }
 
+  // A run that is not dry would close the save first.
+  static bool is_dead(const LogState& state, const Uuid& save) {
+    const auto open = state.open_saves().find(save);
+    return open != state.open_saves().end() && is_provably_dead(open->second.writer);
+  }
+
   void report_on(const LogState& state) {
     std::map<Uuid, GcCount> in_progress;
     for (const Listed& listed : listed_) {
@@ -144,6 +150,9 @@ class Collector {
           break;
         case Fate::kInProgress:
           in_progress[listed.object.save].add(listed.bytes);
+          if (options_.dry_run && options_.close_dead && is_dead(state, listed.object.save)) {
+            report_.reclaimed.add(listed.bytes);
+          }
           break;
         case Fate::kGarbage:  // at most in a dry run, or when it became so just now
           if (options_.dry_run) report_.reclaimed.add(listed.bytes);

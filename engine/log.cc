@@ -120,6 +120,7 @@ Status Log::catch_up_locked() {
     const Result<format::LogRecord> record = read_record(state_.seq() + 1);
     if (record.status().code() == StatusCode::kNotFound) return ok_status();
     CAISSON_RETURN_IF_ERROR(record.status());
+    if (!format::may_write(record->features)) newer_seq_ = record->seq;
     state_.apply(*record);
   }
 }
@@ -204,6 +205,11 @@ Result<uint64_t> Log::append(const MakeBody& make) {
       continue;
     }
     unseen = 0;
+    if (newer_seq_ != 0) {
+      return unsupported(format::log_key(newer_seq_) +
+                         ": written with features that this build can read past but must not " +
+                         "write beside; use a newer Caisson to change this store");
+    }
     CAISSON_RETURN_IF_ERROR(make_names_durable_locked());
     CAISSON_ASSIGN_OR_RETURN(format::LogBody body, make(state_));
     CAISSON_RETURN_IF_ERROR(state_.check(body));

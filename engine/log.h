@@ -59,6 +59,8 @@ class Log {
   // What callers hold; copied from state_ when somebody asks and it has moved on.
   mutable std::shared_ptr<const LogState> published_ CAISSON_GUARDED_BY(mutex_);
   uint64_t snapshot_seq_ CAISSON_GUARDED_BY(mutex_) = 0;
+  // The last record that forbids this build to write; 0: none.
+  uint64_t newer_seq_ CAISSON_GUARDED_BY(mutex_) = 0;
   uint64_t durable_seq_ CAISSON_GUARDED_BY(mutex_) = 0;  // names up to here survive a crash
 };
 

@@ -5,7 +5,8 @@
 // The rules. Sizes are in elements, so that a bf16 weight, its fp32 master and its moments share
 // their boxes. "May be cut" always obeys the byte rule: see byte_cut.
 //
-// Tile shape. T = 512 Ki elements is the target, F = 128 Ki the floor.
+// Tile shape. T = 512 Ki elements is the target (256 Ki where an element has more than 64 bits, so
+// that a tile fits a segment of a pack), F = 128 Ki the floor.
 //   1. Start with the whole tensor as tile. A tensor without elements gets edge 1 everywhere.
 //   2. Leading axes: while more than two axes are left and the slice of the first (the product
 //      of the later extents) has at least F elements, that axis gets edge 1: experts, layers.
@@ -56,6 +57,7 @@ struct Tile {
   Shape edge;
   ByteCut cut;
   uint64_t elements = 0;  // product of edges
+  uint64_t elements_max = kTileElementsTarget;
   size_t first = 0;
   size_t end = 0;
 
@@ -97,17 +99,17 @@ void take_sharding_levels(Tile& tile) {
 
 // Rule 4.
 void cut_to_size(Tile& tile) {
-  for (size_t axis = tile.first; axis < tile.end && tile.elements > kTileElementsTarget; ++axis) {
+  for (size_t axis = tile.first; axis < tile.end && tile.elements > tile.elements_max; ++axis) {
     const uint64_t step = tile.step(axis);
     const uint64_t edge = tile.edge.dims[axis];
-    const uint64_t factor = ceil_div(tile.elements, kTileElementsTarget);
+    const uint64_t factor = ceil_div(tile.elements, tile.elements_max);
     uint64_t chosen = 0;
     for (uint64_t q = factor; q <= 4 * factor && q <= edge && chosen == 0; ++q) {
       if (tile.elements / q < kTileElementsMin) break;
       if (edge % q == 0 && edge / q % step == 0) chosen = edge / q;
     }
     if (chosen == 0) {
-      const uint64_t fits = kTileElementsTarget / (tile.elements / edge);
+      const uint64_t fits = tile.elements_max / (tile.elements / edge);
       chosen = std::max(fits / step * step, step);
     }
     tile.set_edge(axis, chosen);
@@ -191,6 +193,7 @@ Shape choose_tile(const Shape& shape, DType dtype) {
             .edge = shape,
             .cut = *cut,
             .elements = elements,
+            .elements_max = kTileElementsTarget / (dtype.bits > 64 ? 2 : 1),
             .first = 0,
             .end = static_cast<size_t>(cut->axis + 1)};
   cut_leading_axes(tile);

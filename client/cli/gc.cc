@@ -89,7 +89,7 @@ class GcCommand final : public Command {
     for (const GcOpenSave& open : report.open_saves) {
       if (open.provably_dead) {
         fmt::print("dead: {}, {} written{}\n", writer_of(open), human_bytes(open.written.bytes),
-                   options_.dry_run ? "; gc frees that too" : "");
+                   options_.dry_run ? ", counted above" : "");
       } else {
         fmt::print(
             "in progress: {}, {} written; if that process is gone: caisson gc {} --takeover "
