@@ -102,10 +102,10 @@ Status StoreBench::prepare() {
   std::error_code error;
   const fs::space_info space = fs::space(options_.directory, error);
   if (error) return io_error(options_.directory + ": " + error.message());
-  if (space.available < options_.bytes * 3) {
+  if (space.available < options_.bytes * 4) {
     return no_space(options_.directory + ": bench needs " +
-                    std::to_string((options_.bytes * 3) >> 20) +
-                    " MiB free, three times its size; choose a smaller --size");
+                    std::to_string((options_.bytes * 4) >> 20) +
+                    " MiB free, four times its size; choose a smaller --size");
   }
   fs::create_directory(scratch_, error);
   if (error) return io_error(scratch_ + ": " + error.message());
@@ -159,12 +159,18 @@ Status StoreBench::save_and_restore(uint32_t number) {
                                store->save(name, {.tensors = shards_}, options));
       return pending.wait();
     };
-    CAISSON_RETURN_IF_ERROR(measure("save", kFreshLimit, [&] { return save("bench/1"); }));
+    // The first save of a process touches its staging memory for the first time; a training job
+    // pays that once. The others reuse it, and nothing is shared with the first.
+    options.dedup = false;
     CAISSON_RETURN_IF_ERROR(
-        measure("save again, unchanged", kFreshLimit, [&] { return save("bench/2"); }));
+        measure("first save of a process", kFreshLimit, [&] { return save("bench/1"); }));
+    CAISSON_RETURN_IF_ERROR(measure("save", kFreshLimit, [&] { return save("bench/2"); }));
+    options.dedup = true;
+    CAISSON_RETURN_IF_ERROR(
+        measure("save again, unchanged", kFreshLimit, [&] { return save("bench/3"); }));
     std::memset(restored_.data(), 0, restored_.size());
     CAISSON_RETURN_IF_ERROR(measure("restore, verified", kReadLimit,
-                                    [&] { return store->restore("bench/1", targets_); }));
+                                    [&] { return store->restore("bench/2", targets_); }));
     if (std::memcmp(saved_.data(), restored_.data(), saved_.size()) != 0) {
       return corruption("bench: the restored tensors differ from the saved ones");
     }
