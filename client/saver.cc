@@ -165,6 +165,11 @@ Status stage_input(OwnedInput& input) {
     if (!shard.strides_bytes.empty() && shard.strides_bytes.size() != rank) {
       return invalid_argument("needs a stride for each dimension, or none");
     }
+    // gather() takes such memory as contiguous, and the copy below would hide that it was not.
+    if (shard.tensor.dtype.bits % 8 != 0 && !shard.strides_bytes.empty() &&
+        shard.strides_bytes != contiguous_strides(shard.box, shard.tensor.dtype)) {
+      return invalid_argument("elements of less than a byte must lie contiguous");
+    }
     CAISSON_ASSIGN_OR_RETURN(const uint64_t bytes,
                              packed_bytes(shard.box.elements(), shard.tensor.dtype));
     if (bytes > 0 && shard.data == nullptr) return invalid_argument("no data");
@@ -210,7 +215,8 @@ Status check_save(StoreContext& context, const std::string& name, const SaveOpti
   CAISSON_RETURN_IF_ERROR(check_codec_policy(options.codec));
   CAISSON_ASSIGN_OR_RETURN(const uint64_t epoch, context.epoch_of(parsed.run));
   CAISSON_ASSIGN_OR_RETURN(const auto state, context.log().refresh());
-  if (!options.overwrite && state->find(parsed.run, parsed.step) != nullptr) {
+  const Checkpoint* taken = state->find(parsed.run, parsed.step);
+  if (!options.overwrite && taken != nullptr && !taken->rolled_back) {
     return refuse_taken(parsed);
   }
   const auto run = state->runs().find(parsed.run);
@@ -232,7 +238,8 @@ Result<Ticket> begin_save(StoreContext& context, const std::string& name,
                 .epoch = epoch,
                 .parent = std::nullopt};
   const auto opened = context.log().append([&](const LogState& state) -> Result<format::LogBody> {
-    if (!options.overwrite && state.find(parsed.run, parsed.step) != nullptr) {
+    const Checkpoint* taken = state.find(parsed.run, parsed.step);
+    if (!options.overwrite && taken != nullptr && !taken->rolled_back) {
       return refuse_taken(parsed);
     }
     CAISSON_ASSIGN_OR_RETURN(const auto parent, find_parent(state, parsed.run, options));

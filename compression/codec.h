@@ -17,8 +17,8 @@ namespace caisson {
 enum class CodecId : uint8_t {
   kRaw = 0,
   kZstd = 1,
-  kBitPlanes = 2,      // F
-  kEntropyPlanes = 3,  // S
+  kBitPlanes = 2,      // reserved
+  kEntropyPlanes = 3,  // reserved
   kTwin = 4,           // fp32 master beside its bf16 weight; has a base
   kDelta = 5,          // against the same tile of an anchor checkpoint; has a base
 };

@@ -2,7 +2,8 @@
 // create-once record, and that record is the commit.
 //
 //  1. Every part is opened and its trailer compared with the digest that its rank handed over at
-//     seal(). A rank seals only after its packs are durable, so what a part refers to is on disk.
+//     seal(). A rank seals only after its packs are durable, so what a part refers to is on disk;
+//     packs of earlier saves are looked for.
 //  2. Ranks 0 .. n-1 are there, each exactly once.
 //  3. The parts' directories are merged by name. Records of one tensor must agree on element type,
 //     shape, kind and tile; its shards must cover it exactly once; aliases must name a tensor.
@@ -257,6 +258,23 @@ Status list_parts_and_packs(const Parts& parts, format::Root& root) {
   return ok_status();
 }
 
+// A pack of another save, that this one dedups into, was not written or read by us: it must at
+// least be there, whole, or every later checkpoint would share the loss.
+Status check_shared_packs(ObjectStore& objects, const Uuid& save, const format::Root& root) {
+  for (const SealedRef& pack : root.packs) {
+    if (pack.object.save == save) continue;
+    const std::string key = pack.object.key();
+    const Result<ObjectInfo> found = objects.stat(key);
+    if (found.ok() && found->bytes == pack.bytes) continue;
+    if (!found.ok() && found.status().code() != StatusCode::kNotFound) return found.status();
+    return corruption(
+        key + (found.ok() ? ": has another length than it was sealed with" : ": is missing") +
+        "; this save would share it with an earlier checkpoint. Save without dedup " +
+        "(--no-dedup), and see caisson verify");
+  }
+  return ok_status();
+}
+
 // Steps 1 to 5: the root, durable.
 Result<format::Root> write_root(ObjectStore& objects, UuidSource& uuids, Clock& clock,
                                 const CommitPlan& plan, std::span<const SealedRef> sealed,
@@ -272,6 +290,7 @@ Result<format::Root> write_root(ObjectStore& objects, UuidSource& uuids, Clock& 
   root.created_unix_ns = clock.unix_ns();
   root.metadata_json = plan.metadata_json;
   CAISSON_RETURN_IF_ERROR(list_parts_and_packs(parts, root));
+  CAISSON_RETURN_IF_ERROR(check_shared_packs(objects, plan.save, root));
   CAISSON_RETURN_IF_ERROR(write_directory(objects, tensors, parts, root));
   const ByteVector bytes = format::encode_root(root);
   if (bytes.size() > format::kRootBytesMax) {

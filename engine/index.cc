@@ -47,7 +47,12 @@ struct PlaceRow {
   uint64_t checksum;
   uint8_t codec;
   uint8_t flags;
-  auto key() const { return std::tie(id, raw_bytes, pack, offset_units); }
+  // In the order of the key's bytes; whole words, because a run of a million rows is sorted by it.
+  auto key() const {
+    const uint64_t high = __builtin_bswap64(load_le<uint64_t>(id.data()));
+    const uint64_t low = __builtin_bswap64(load_le<uint64_t>(id.data() + 8));
+    return std::make_tuple(high, low, raw_bytes, pack, offset_units);
+  }
 };
 
 template <typename T>

@@ -1,5 +1,5 @@
 // caisson::index, a library of its own: RocksDB as a cache of what the log and the manifests say.
-// It answers "where is this chunk", the catalog for `ls`, `stat` and `diff`, and store-wide dedup
+// It answers "where is this chunk", the catalog for `ls`, and store-wide dedup
 // for single-process writers. It is caught up from the log by bulk load, and it is rebuilt by
 // itself when it is absent, stale, damaged or of another store; nothing is ever lost with it.
 //
@@ -64,7 +64,7 @@ class Index {
  public:
   // Opens the index in `directory` (a local directory, created when absent) for the store named
   // `store`. kFenced when another process has it open: do without it. Damage is never an error:
-  // the index starts empty and reason_of_rebuild() says why.
+  // the index starts empty and sync() says why (IndexSync::rebuild_reason).
   static Result<std::unique_ptr<Index>> open(const std::string& directory, const Uuid& store,
                                              ObjectStore& objects);
   virtual ~Index() = default;

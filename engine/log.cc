@@ -2,12 +2,15 @@
 //   1. list snapshots/, take the newest that decodes; a damaged one only costs reading time. The
 //      record at its place must exist: a snapshot never stands for records that are not there.
 //   2. read log/<seq + 1>, log/<seq + 2>, ... until not found, folding each into the state
-//   3. the place after that must be empty too: a gap means that a record was lost
+//   3. the places after that must be empty too (the next few, and then ever farther apart): a gap
+//      means that records were lost
 // Appending
 //   1. read on, as opening 2
 //   2. make the names of the records read durable (sync_names), unless they are known to be: their
 //      writers may not have come to that, and a crash must not keep our record and lose theirs
-//   3. ask the caller for the record; check it against the state; refuse what may not follow
+//   3. the last record that was read must still be there: a store that was moved away or unmounted
+//      must not begin again, empty, under its old path. Ask the caller for the record; check it
+//      against the state; refuse what may not follow
 //   4. put_new(log/<seq + 1>) with a fresh nonce
 //   5. ok: the record is durable; fold it in; done
 //   6. already exists: another writer was first; from 1 again
@@ -42,12 +45,15 @@ constexpr size_t kSnapshotsKept = 2;
 constexpr int kRacesMax = 10000;
 // A store may say "exists" before its readers can see it (NFS attribute caches): about 4 s in all.
 constexpr int kUnseenMax = 11;
+constexpr uint64_t kGapMax = 1u << 16;  // how far ahead opening 3 looks
 constexpr int kGapLooksMax = 7;  // of a gap it is enough to be sure that it is no passing one
 
 Status damaged(const Status& status, const std::string& key) {
-  return Status(status.code(), key + ": " + std::string(status.message()) +
-                                   "; nothing can be decided without this record. Next: caisson "
-                                   "verify STORE (docs/operations.md, \"A damaged log\")");
+  std::string message(status.message());
+  if (!message.starts_with(key)) message = key + ": " + message;
+  return Status(status.code(), message +
+                                   "; nothing can be decided without this record. Next: "
+                                   "docs/operations.md, \"A damaged log\"");
 }
 
 // Positions of the snapshots, newest first.
@@ -125,13 +131,23 @@ Status Log::catch_up_locked() {
   }
 }
 
+// A record that stands beyond the first empty place; 0: none that was looked for.
+Result<uint64_t> Log::record_beyond_gap_locked() {
+  for (uint64_t ahead = 2; ahead <= kGapMax; ahead += ahead < 8 ? 1 : ahead) {
+    const uint64_t seq = state_.seq() + ahead;
+    const Result<ObjectInfo> beyond = objects_.stat(format::log_key(seq));
+    if (beyond.ok()) return seq;
+    if (beyond.status().code() != StatusCode::kNotFound) return beyond.status();
+  }
+  return uint64_t{0};
+}
+
 // Opening 3.
 Status Log::check_no_gap_locked() {
   for (int attempt = 0;; ++attempt) {
     const uint64_t seq = state_.seq();
-    const Result<ObjectInfo> beyond = objects_.stat(format::log_key(seq + 2));
-    if (beyond.status().code() == StatusCode::kNotFound) return ok_status();
-    CAISSON_RETURN_IF_ERROR(beyond.status());
+    CAISSON_ASSIGN_OR_RETURN(const uint64_t beyond, record_beyond_gap_locked());
+    if (beyond == 0) return ok_status();
     // Others may have appended both since we looked.
     CAISSON_RETURN_IF_ERROR(catch_up_locked());
     if (state_.seq() > seq) continue;
@@ -139,7 +155,7 @@ Status Log::check_no_gap_locked() {
       std::this_thread::sleep_for(std::chrono::milliseconds(1 << attempt));
       continue;
     }
-    return damaged(corruption("is missing, though " + format::log_key(seq + 2) + " is there"),
+    return damaged(corruption("is missing, though " + format::log_key(beyond) + " is there"),
                    format::log_key(seq + 1));
   }
 }
@@ -190,6 +206,16 @@ Result<bool> Log::put_record_locked(const format::LogRecord& record) {
                           "or still appear. Look at the store before trying again");
 }
 
+// Appending 3.
+Status Log::check_last_record_locked() {
+  if (state_.seq() == 0) return ok_status();
+  const std::string key = format::log_key(state_.seq());
+  const Result<ObjectInfo> last = objects_.stat(key);
+  if (last.status().code() != StatusCode::kNotFound) return last.status();
+  return damaged(corruption("was read and is gone: the store was moved, unmounted or deleted"),
+                 key);
+}
+
 Result<uint64_t> Log::append(const MakeBody& make) {
   MutexLock lock(mutex_);
   int unseen = 0;
@@ -211,6 +237,7 @@ Result<uint64_t> Log::append(const MakeBody& make) {
                          "write beside; use a newer Caisson to change this store");
     }
     CAISSON_RETURN_IF_ERROR(make_names_durable_locked());
+    CAISSON_RETURN_IF_ERROR(check_last_record_locked());
     CAISSON_ASSIGN_OR_RETURN(format::LogBody body, make(state_));
     CAISSON_RETURN_IF_ERROR(state_.check(body));
     format::LogRecord record{
@@ -228,6 +255,7 @@ Result<uint64_t> Log::append(const MakeBody& make) {
 
 Status Log::snapshot_if_due(uint64_t every) {
   MutexLock lock(mutex_);
+  if (newer_seq_ != 0) return ok_status();  // its snapshot is for a newer build to write
   const uint64_t seq = state_.seq();
   if (seq < snapshot_seq_ + every || seq == snapshot_seq_) return ok_status();
   CAISSON_RETURN_IF_ERROR(objects_.sync_names("log/"));

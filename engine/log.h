@@ -43,6 +43,8 @@ class Log {
  private:
   Log(ObjectStore& objects, UuidSource& uuids, format::WriterInfo self, Clock& clock);
   Status load_snapshot_locked() CAISSON_REQUIRES(mutex_);
+  Result<uint64_t> record_beyond_gap_locked() CAISSON_REQUIRES(mutex_);
+  Status check_last_record_locked() CAISSON_REQUIRES(mutex_);
   Status check_no_gap_locked() CAISSON_REQUIRES(mutex_);
   Status make_names_durable_locked() CAISSON_REQUIRES(mutex_);
   Status catch_up_locked() CAISSON_REQUIRES(mutex_);

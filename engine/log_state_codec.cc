@@ -170,6 +170,8 @@ Result<LogState> LogState::decode(uint64_t seq, Bytes bytes) {
   const std::string what = format::snapshot_key(seq);
   CAISSON_ASSIGN_OR_RETURN(const format::Envelope envelope,
                            format::decode_envelope(kMagic, bytes, what));
+  // A newer build's: the records themselves are read instead, and say what this build may not do.
+  if (!format::may_write(envelope.features)) return unsupported(what + ": of a newer Caisson");
   ByteReader in(envelope.payload);
   LogState state;
   state.seq_ = in.get_varint();

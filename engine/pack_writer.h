@@ -8,9 +8,9 @@
 // - a pack's object is created once, with the bound of what it may hold, so that no write extends
 //   it; a pack nothing was committed to is never created;
 // - every byte of a segment is written by us: gaps are zeroed, so equal input gives equal packs;
-// - the first failure of a write or sync poisons the writer: every later call returns it, nothing
-// is
-//   sealed any more, and destruction removes what was not sealed.
+// - the first failure of a write or sync poisons the writer: every later call returns it,
+//   nothing is sealed any more,
+//   and destruction removes what was not sealed.
 #pragma once
 
 #include <deque>

@@ -24,8 +24,8 @@ struct PieceGrid {
 };
 
 // The tile shape of a tensor, from its shape and element type alone, so that every rank and every
-// save of a run agrees; all types of whole bytes get the same one. At most 512 Ki elements, and at
-// least 128 Ki where the tensor has them. REQUIRES: element_count(shape).ok().
+// save of a run agrees; all types of 8 to 64 bits get the same one. At most 512 Ki elements (256 Ki
+// if wider), at least 128 Ki where the tensor has them. REQUIRES: element_count(shape).ok().
 Shape choose_tile(const Shape& shape, DType dtype);
 
 // Which grid the pieces of `box` follow: the tile grid where the cut pieces stay large enough, else

@@ -1,5 +1,5 @@
 // caisson index: brings the store's index up to date, shows it, and answers where a chunk is. A
-// training job may start `caisson index sync` after a commit; every other verb does the same.
+// training job may start `caisson index sync` after a commit; import and ls do the same.
 #include <fmt/format.h>
 
 #include "client/cli/commands.h"
@@ -13,7 +13,7 @@ Result<Digest> digest_from_hex(const std::string& text) {
   auto parsed = uuid_from_hex(text);  // sixteen bytes in hex, too
   if (!parsed.ok()) {
     return invalid_argument("\"" + text + "\": a content id has 32 lower-case hex digits, as " +
-                            "caisson verify prints them");
+                            "caisson verify --json prints them");
   }
   return Digest{parsed->bytes};
 }

@@ -1,6 +1,8 @@
 // caisson rm: gives checkpoints up, by name or by policy. Only records in the log; gc frees space.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "client/cli/commands.h"
 #include "client/cli/store_access.h"
 #include "client/cli/text.h"
@@ -33,16 +35,28 @@ class RmCommand final : public Command {
     CAISSON_ASSIGN_OR_RETURN(const std::vector<Checkpoint> chosen, choose(access));
     for (const Checkpoint& checkpoint : chosen) {
       if (dry_run_) continue;
-      const auto record = [&checkpoint](const LogState&) -> Result<format::LogBody> {
-        return format::LogBody(format::PruneRecord{.checkpoint = checkpoint.seq});
-      };
-      CAISSON_RETURN_IF_ERROR(access.log().append(record).status().with_context(checkpoint.name()));
+      CAISSON_RETURN_IF_ERROR(prune(access.log(), checkpoint).with_context(checkpoint.name()));
     }
     print(chosen, session);
     return 0;
   }
 
  private:
+  // The policy is asked again in the very state that the record follows: a claim meanwhile may have
+  // gone back to a checkpoint that was one too many before.
+  Status prune(Log& log, const Checkpoint& checkpoint) const {
+    bool stays = false;
+    const auto pruned = log.append([&](const LogState& state) -> Result<format::LogBody> {
+      if (!run_.empty()) {
+        const auto now = checkpoints_to_prune(state, run_, policy_);
+        stays = std::find(now.begin(), now.end(), checkpoint.seq) == now.end();
+        if (stays) return cancelled("the policy keeps it now");
+      }
+      return format::LogBody(format::PruneRecord{.checkpoint = checkpoint.seq});
+    });
+    return stays ? ok_status() : pruned.status();
+  }
+
   Result<std::vector<Checkpoint>> choose(const StoreAccess& access) const {
     std::vector<Checkpoint> chosen;
     const auto state = access.state();

@@ -1,4 +1,4 @@
-// caisson verify: one checkpoint, one run or the whole store, at three depths. Findings on standard
+// caisson verify: some checkpoints or the whole store, at three depths. Findings on standard
 // output; silent and 0 when everything is whole.
 #include <fmt/format.h>
 

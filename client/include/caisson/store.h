@@ -2,7 +2,7 @@
 // any of them.
 //
 //   auto store = caisson::Store::open("/data/ckpt");                       // Result<unique_ptr<Store>>
-//   caisson::PendingSave save = (*store)->save("run/100", shards).value();  // returns at once
+//   caisson::PendingSave save = (*store)->save("run/100", {.tensors = shards}).value();  // at once
 //   caisson::Status done = save.wait();                                     // durable and committed
 //   (*store)->restore("run/100", targets);                                  // verified, in place
 //

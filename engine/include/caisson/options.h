@@ -34,8 +34,8 @@ struct SaveOptions {
   bool dedup = true;
   // Another checkpoint to compare with, "run/step": for a fork. Empty: the run's latest.
   std::string base{};
-  // Copy every tensor before save() returns, so that the caller may change them at once. Otherwise
-  // the memory is lent until the save has finished, and a change while it is written fails the save.
+  // Copy every tensor before save() returns, so that it may change at once. Otherwise the memory is
+  // lent until the save has finished; bytes that change meanwhile are saved as of some moment of it.
   bool stage = false;
   // Replace a live checkpoint of the same name instead of refusing.
   bool overwrite = false;

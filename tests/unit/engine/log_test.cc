@@ -148,7 +148,7 @@ TEST_F(LogTest, ADamagedRecordStopsEverythingAndSaysWhatToDo) {
   const Status status = open_status();
   EXPECT_EQ(status.code(), StatusCode::kCorruption);
   EXPECT_THAT(status.to_string(), HasSubstr(log_key(2)));
-  EXPECT_THAT(status.to_string(), HasSubstr("caisson verify"));
+  EXPECT_THAT(status.to_string(), HasSubstr("docs/operations.md"));
 }
 
 TEST_F(LogTest, ALostRecordIsNoticed) {
@@ -158,6 +158,23 @@ TEST_F(LogTest, ALostRecordIsNoticed) {
   const Status status = open_status();
   EXPECT_EQ(status.code(), StatusCode::kCorruption);
   EXPECT_THAT(status.to_string(), HasSubstr(log_key(2)));
+}
+
+TEST_F(LogTest, SeveralLostRecordsAreNoticed) {
+  const auto log = open_log();
+  for (int i = 0; i < 9; ++i) ASSERT_TRUE(log->append(next_claim("r")).ok());
+  for (uint64_t seq = 3; seq <= 7; ++seq) ASSERT_TRUE(store_.remove(log_key(seq)).ok());
+  const Status status = open_status();
+  EXPECT_EQ(status.code(), StatusCode::kCorruption);
+  EXPECT_THAT(status.to_string(), HasSubstr(log_key(3)));
+}
+
+TEST_F(LogTest, NothingIsAppendedToAStoreThatIsGone) {
+  const auto log = open_log();
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(log->append(next_claim("r")).ok());
+  for (uint64_t seq = 1; seq <= 3; ++seq) ASSERT_TRUE(store_.remove(log_key(seq)).ok());
+  EXPECT_EQ(log->append(next_claim("r")).status().code(), StatusCode::kCorruption);
+  EXPECT_TRUE(store_.keys("log/").empty());
 }
 
 TEST_F(LogTest, SnapshotsShortenTheReadingAndNothingElse) {
