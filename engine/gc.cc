@@ -135,12 +135,6 @@ class Collector {
     return ok_status();
   }
 
-  // A run that is not dry would close the save first.
-  static bool is_dead(const LogState& state, const Uuid& save) {
-    const auto open = state.open_saves().find(save);
-    return open != state.open_saves().end() && is_provably_dead(open->second.writer);
-  }
-
   void report_on(const LogState& state) {
     std::map<Uuid, GcCount> in_progress;
     for (const Listed& listed : listed_) {
@@ -150,9 +144,6 @@ class Collector {
           break;
         case Fate::kInProgress:
           in_progress[listed.object.save].add(listed.bytes);
-          if (options_.dry_run && options_.close_dead && is_dead(state, listed.object.save)) {
-            report_.reclaimed.add(listed.bytes);
-          }
           break;
         case Fate::kGarbage:  // at most in a dry run, or when it became so just now
           if (options_.dry_run) report_.reclaimed.add(listed.bytes);
@@ -166,11 +157,17 @@ class Collector {
       }
     }
     for (const auto& [save, open] : state.open_saves()) {
+      const bool dead = is_provably_dead(open.writer);
+      if (dead && options_.dry_run && options_.close_dead) {
+        // A run that is not dry closes this save first.
+        report_.reclaimed.objects += in_progress[save].objects;
+        report_.reclaimed.bytes += in_progress[save].bytes;
+      }
       report_.open_saves.push_back({.save = save,
                                     .run = open.run,
                                     .step = open.step,
                                     .writer = open.writer,
-                                    .provably_dead = is_provably_dead(open.writer),
+                                    .provably_dead = dead,
                                     .written = in_progress[save]});
     }
   }
