@@ -1,10 +1,12 @@
 #include "bench/device_limit.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 
 #include "io/base/check.h"
@@ -13,8 +15,9 @@ namespace caisson::bench {
 
 namespace {
 
-Status write_and_sync(int fd, Bytes data, const std::string& path) {
+Status write_and_sync(int fd, Bytes data, const std::string& path, const std::stop_token& stop) {
   for (size_t done = 0; done < data.size();) {
+    if (stop.stop_requested()) return cancelled("interrupted");
     const size_t step = std::min<size_t>(data.size() - done, kLimitRequestBytes);
     const ssize_t wrote = ::write(fd, data.data() + done, step);
     if (wrote < 0 && errno == EINTR) continue;
@@ -81,10 +84,10 @@ Status DeviceLimit::write() {
   return file_->sync();
 }
 
-Status buffered_write(const std::string& path, Bytes data) {
+Status buffered_write(const std::string& path, Bytes data, const std::stop_token& stop) {
   const int fd = ::open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
   if (fd < 0) return errno_status(errno, path);
-  const Status written = write_and_sync(fd, data, path);
+  const Status written = write_and_sync(fd, data, path, stop);
   ::close(fd);
   CAISSON_RETURN_IF_ERROR(written);
   const std::string parent = std::filesystem::path(path).parent_path().string();
@@ -94,6 +97,27 @@ Status buffered_write(const std::string& path, Bytes data) {
   const int error = errno;
   ::close(directory);
   return synced == 0 ? Status() : errno_status(error, parent);
+}
+
+Status mapped_copy(const std::string& path, MutableBytes into) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return errno_status(errno, path);
+  void* const mapped = ::mmap(nullptr, into.size(), PROT_READ, MAP_PRIVATE, fd, 0);
+  const int error = errno;
+  ::close(fd);
+  if (mapped == MAP_FAILED) return errno_status(error, path);
+  std::memcpy(into.data(), mapped, into.size());
+  ::munmap(mapped, into.size());
+  return {};
+}
+
+Status drop_page_cache(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return errno_status(errno, path);
+  ::fdatasync(fd);  // only clean pages are dropped
+  const int error = ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  ::close(fd);
+  return error == 0 ? Status() : errno_status(error, path);
 }
 
 }  // namespace caisson::bench

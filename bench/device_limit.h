@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "caisson/result.h"
@@ -45,6 +46,10 @@ class DeviceLimit {
 
 // What most checkpoint writers do: buffered write(2) of the same bytes in 4 MiB calls, then fsync,
 // then the directory's fsync. The caller removes the file.
-Status buffered_write(const std::string& path, Bytes data);
+Status buffered_write(const std::string& path, Bytes data, const std::stop_token& stop);
+// What many readers do: maps the file and copies out of the mapping. Cold when the page cache has
+// nothing of it.
+Status mapped_copy(const std::string& path, MutableBytes into);
+Status drop_page_cache(const std::string& path);  // of one file
 
 }  // namespace caisson::bench

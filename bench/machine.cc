@@ -13,15 +13,19 @@ namespace caisson::bench {
 
 namespace {
 
-// A line of /proc/self/status given in kB.
-uint64_t memory_of_self(std::string_view field) {
-  std::ifstream in("/proc/self/status");
+// The number in the line "<field>: <number>" of a file below /proc/self.
+uint64_t number_of_self(const char* file, std::string_view field) {
+  std::ifstream in(file);
   for (std::string line; std::getline(in, line);) {
     if (line.starts_with(field)) {
-      return std::strtoull(line.c_str() + field.size() + 1, nullptr, 10) * 1024;
+      return std::strtoull(line.c_str() + field.size() + 1, nullptr, 10);
     }
   }
   return 0;
+}
+
+uint64_t memory_of_self(std::string_view field) {
+  return number_of_self("/proc/self/status", field) * 1024;  // given in kB
 }
 
 }  // namespace
@@ -57,5 +61,18 @@ uint64_t restart_memory_peak() {
 }
 
 uint64_t memory_peak() { return memory_of_self("VmHWM"); }
+
+uint64_t memory_now() { return memory_of_self("VmRSS"); }
+
+uint64_t storage_bytes_read() { return number_of_self("/proc/self/io", "read_bytes"); }
+
+Usage Stopwatch::stop() const {
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start_;
+  const double cpu = bench::cpu_seconds() - cpu_;
+  const auto beyond = [this](uint64_t bytes) {
+    return static_cast<int64_t>(bytes) - static_cast<int64_t>(resident_);
+  };
+  return {taken.count(), cpu, beyond(memory_peak()), beyond(memory_now())};
+}
 
 }  // namespace caisson::bench

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <system_error>
@@ -52,21 +51,6 @@ void drop_page_cache(const std::string& directory) {
     ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
     ::close(fd);
   }
-}
-
-// Slope of the least-squares line through (log x, log y).
-double log_log_slope(const std::vector<double>& x, const std::vector<double>& y) {
-  if (x.size() < 2) return 0;
-  double mean_x = 0, mean_y = 0;
-  for (size_t i = 0; i < x.size(); ++i) mean_x += std::log(x[i]), mean_y += std::log(y[i]);
-  mean_x /= static_cast<double>(x.size());
-  mean_y /= static_cast<double>(x.size());
-  double covariance = 0, variance = 0;
-  for (size_t i = 0; i < x.size(); ++i) {
-    covariance += (std::log(x[i]) - mean_x) * (std::log(y[i]) - mean_y);
-    variance += (std::log(x[i]) - mean_x) * (std::log(x[i]) - mean_x);
-  }
-  return variance > 0 ? covariance / variance : 0;
 }
 
 // A scratch store, removed with this object.

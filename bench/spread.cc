@@ -28,4 +28,21 @@ std::vector<double> paired_ratios(const std::vector<double>& a, const std::vecto
   return ratios;
 }
 
+double log_log_slope(const std::vector<double>& x, const std::vector<double>& y) {
+  CAISSON_CHECK(x.size() == y.size());
+  if (x.size() < 2) return 0;
+  double mean_x = 0, mean_y = 0;
+  for (size_t i = 0; i < x.size(); ++i) mean_x += std::log(x[i]), mean_y += std::log(y[i]);
+  mean_x /= static_cast<double>(x.size());
+  mean_y /= static_cast<double>(x.size());
+  double covariance = 0, variance = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    covariance += (std::log(x[i]) - mean_x) * (std::log(y[i]) - mean_y);
+    variance += (std::log(x[i]) - mean_x) * (std::log(x[i]) - mean_x);
+  }
+  return variance > 0 ? covariance / variance : 0;
+}
+
+bool differ_beyond_spread(const Spread& a, const Spread& b) { return a.q3 < b.q1 || b.q3 < a.q1; }
+
 }  // namespace caisson::bench

@@ -2,65 +2,59 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <utility>
 
 #include "bench/metadata_bench.h"
-#include "bench/store_bench.h"
+#include "bench/report_json.h"
 #include "client/cli/commands.h"
 #include "client/cli/text.h"
 
 namespace caisson::cli {
 namespace {
 
+using bench::BenchReport;
+using bench::CaseResult;
 using bench::MetadataBenchReport;
 using bench::MetadataScale;
+using bench::MetricSamples;
 using bench::Spread;
-using bench::StoreBenchCase;
-using bench::StoreBenchReport;
 
-Json json_of(const Spread& spread) {
-  return {{"median", spread.median},
-          {"q1", spread.q1},
-          {"q3", spread.q3},
-          {"min", spread.min},
-          {"max", spread.max}};
+// Three digits, whatever the size.
+std::string number(double value) {
+  const double size = std::abs(value);
+  if (size >= 100 || value == 0) return fmt::format("{:.0f}", value);
+  return size >= 10 ? fmt::format("{:.1f}", value)
+                    : fmt::format("{:.{}f}", value, size >= 1 ? 2 : 3);
 }
 
-Json json_of(const StoreBenchReport& report) {
-  Json cases = Json::array();
-  for (const StoreBenchCase& one : report.cases) {
-    Json row = {{"name", one.name},
-                {"seconds", json_of(bench::spread_of(one.seconds))},
-                {"cpu_seconds", json_of(bench::spread_of(one.cpu_seconds))},
-                {"extra_memory_bytes", one.extra_memory_bytes}};
-    if (!one.against.empty()) {
-      row["against"] = one.against;
-      row["ratio"] = json_of(bench::spread_of(report.speed_ratios(one)));
-    }
-    cases.push_back(std::move(row));
-  }
-  return {{"schema", "caisson.bench/1"}, {"machine", report.machine}, {"target", report.target},
-          {"bytes", report.bytes},       {"rounds", report.rounds},   {"cases", std::move(cases)}};
+std::string target_of(const bench::Metric& metric) {
+  if (!metric.target) return "";
+  return fmt::format("{} {}",
+                     metric.better == bench::Better::kHigher ? ">=" : "<=", number(*metric.target));
 }
 
-void print(const StoreBenchReport& report) {
-  fmt::print("{}\n{}\n{} of incompressible tensors, {} rounds\n\n", report.machine,
-             printable(report.target), human_bytes(report.bytes), report.rounds);
-  Table table({"CASE", "RATE", "RATIO", "[Q1-Q3]", "OF", "CPU S/GB", "EXTRA MEMORY"},
-              {false, true, true, false, false, true, true});
-  const double gigabytes = static_cast<double>(report.bytes) * 1e-9;
-  for (const StoreBenchCase& one : report.cases) {
-    std::string ratio = "1", quartiles;
-    if (!one.against.empty()) {
-      const Spread spread = bench::spread_of(report.speed_ratios(one));
-      ratio = fmt::format("{:.2f}", spread.median);
-      quartiles = fmt::format("[{:.2f}-{:.2f}]", spread.q1, spread.q3);
+void print(const BenchReport& report) {
+  fmt::print(
+      "{}\n{}, {}\n{} of incompressible tensors, {} rounds; L is what the device does with "
+      "nothing else to do\n\n",
+      report.machine, printable(report.directory), printable(report.io_engine),
+      human_bytes(report.bytes), report.rounds);
+  Table table({"CASE", "METRIC", "MEDIAN", "[Q1-Q3]", "UNIT", "TARGET", ""},
+              {false, false, true, false, false, false, false});
+  for (const CaseResult& one : report.cases) {
+    bool first = true;
+    for (const MetricSamples& metric : one.metrics) {
+      const Spread spread = bench::spread_of(metric.samples);
+      table.add({std::exchange(first, false) ? one.name : "", metric.metric.name,
+                 number(spread.median),
+                 fmt::format("[{}-{}]", number(spread.q1), number(spread.q3)), metric.metric.unit,
+                 target_of(metric.metric),
+                 !metric.metric.target         ? ""
+                 : bench::meets_target(metric) ? "met"
+                                               : "MISSED"});
     }
-    table.add({one.name,
-               fmt::format("{:.2f} GB/s", gigabytes / bench::spread_of(one.seconds).median), ratio,
-               quartiles, one.against,
-               fmt::format("{:.3f}", bench::spread_of(one.cpu_seconds).median / gigabytes),
-               human_bytes(one.extra_memory_bytes)});
   }
   table.print();
 }
@@ -116,6 +110,8 @@ class BenchCommand final : public Command {
         ->capture_default_str();
     app.add_option("--rounds", rounds_, "Interleaved rounds; the medians are printed")
         ->capture_default_str();
+    app.add_option("--case", cases_, "A case by name, \"quick\" or \"all\"; may be repeated")
+        ->capture_default_str();
     app.add_flag("--metadata", metadata_,
                  "Instead: how commit, look-up, index and log grow with the number of tiles");
     app.add_option("--tiles-max", tiles_max_, "With --metadata: the largest checkpoint")
@@ -133,18 +129,19 @@ class BenchCommand final : public Command {
 
   Result<int> run_store(const Session& session) {
     CAISSON_ASSIGN_OR_RETURN(const uint64_t bytes, parse_bytes(size_));
-    bench::StoreBenchOptions options{.directory = directory_,
-                                     .bytes = bytes,
-                                     .rounds = rounds_,
-                                     .store = session.store_options(true),
-                                     .progress = {}};
+    bench::BenchOptions options{.directory = directory_,
+                                .cases = cases_,
+                                .bytes = bytes,
+                                .rounds = rounds_,
+                                .store = session.store_options(true),
+                                .stop = session.stop,
+                                .progress = {}};
     if (shows_progress(session)) {
-      options.progress = [](uint32_t round, uint32_t rounds) {
-        fmt::print(stderr, "round {} of {}\n", round + 1, rounds);
-      };
+      options.progress = [](const std::string& what) { fmt::print(stderr, "{}\n", what); };
     }
-    CAISSON_ASSIGN_OR_RETURN(const StoreBenchReport report, bench::run_store_bench(options));
-    session.globals.json ? print_json(json_of(report)) : print(report);
+    options.store_bytes -= options.store_bytes % (64 << 20);
+    CAISSON_ASSIGN_OR_RETURN(const BenchReport report, bench::run_bench(options));
+    session.globals.json ? print_json(bench::json_of(report)) : print(report);
     return 0;
   }
 
@@ -161,6 +158,7 @@ class BenchCommand final : public Command {
   }
 
   std::string directory_;
+  std::vector<std::string> cases_ = {"quick"};
   std::string size_ = "2GiB";
   uint32_t rounds_ = 9;
   bool metadata_ = false;

@@ -1,0 +1,84 @@
+// Every case of the bench, in the order of the report.
+#include <algorithm>
+
+#include "bench/restore_cases.h"
+#include "bench/save_cases.h"
+
+namespace caisson::bench {
+
+namespace {
+
+// Two saves of tensors may lie on the device at once: the one just written and L's file.
+Needs one_state(const BenchOptions& o) { return {2 * o.bytes, o.bytes}; }
+Needs two_states(const BenchOptions& o) { return {2 * o.bytes, 2 * o.bytes}; }
+
+std::string names_of_all() {
+  std::string names;
+  for (const CaseEntry& entry : case_table()) {
+    if (!names.empty()) names += ", ";
+    names += entry.name;
+  }
+  return names;
+}
+
+}  // namespace
+
+const std::vector<CaseEntry>& case_table() {
+  static const std::vector<CaseEntry> table = {
+      {"save", Group::kSave, true, "save of page-aligned tensors", one_state, make_save},
+      {"save-first", Group::kSave, false, "first save of a process: its staging memory is new",
+       one_state, make_save_first},
+      {"save-unaligned", Group::kSave, false, "save of tensors aligned to 64 bytes", two_states,
+       make_save_unaligned},
+      {"save-columns", Group::kSave, false, "save of column views: every tile is gathered",
+       one_state, make_save_columns},
+      {"save-small", Group::kSave, false, "save of tensors of 20 KiB (100,000 in 2 GiB)", one_state,
+       make_save_small},
+      {"resave", Group::kSave, false, "save of an unchanged state", one_state, make_resave},
+      {"buffered",
+       Group::kSave,
+       true,
+       "write(2) and fsync of the same bytes",
+       one_state,
+       make_buffered,
+       {"save", 5.0}},
+      {"restore", Group::kRestore, true, "restore, verified, into touched memory", two_states,
+       make_restore},
+      {"restore-unaligned", Group::kRestore, false, "the same into memory aligned to 64 bytes",
+       two_states, make_restore_unaligned},
+      {"restore-untouched", Group::kRestore, false, "the same into new memory", two_states,
+       make_restore_untouched},
+      {"mmap",
+       Group::kRestore,
+       false,
+       "mmap and copy of the same bytes, cold",
+       two_states,
+       make_mapped,
+       {"restore", 2.0}},
+  };
+  return table;
+}
+
+Result<std::vector<const CaseEntry*>> choose_cases(const std::vector<std::string>& names) {
+  const std::vector<CaseEntry>& table = case_table();
+  std::vector<bool> chosen(table.size(), false);
+  for (const std::string& name : names) {
+    bool known = false;
+    for (size_t i = 0; i < table.size(); ++i) {
+      const bool meant =
+          name == "all" || table[i].name == name || (name == "quick" && table[i].quick);
+      if (meant) known = chosen[i] = true;
+    }
+    if (!known) {
+      return invalid_argument("bench: no case \"" + name + "\"; there are all, quick, " +
+                              names_of_all());
+    }
+  }
+  std::vector<const CaseEntry*> entries;
+  for (size_t i = 0; i < table.size(); ++i) {
+    if (chosen[i]) entries.push_back(&table[i]);
+  }
+  return entries;
+}
+
+}  // namespace caisson::bench

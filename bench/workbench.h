@@ -1,0 +1,99 @@
+// What the cases of one group work with: a scratch directory, the store that a training process
+// would have open, tensors, the device's limits, and the timed section. Everything that it made on
+// the device goes with it. Single-threaded.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "bench/case.h"
+#include "bench/device_limit.h"
+#include "bench/machine.h"
+#include "bench/tensors.h"
+#include "caisson/store.h"
+#include "io/file_system.h"
+
+namespace caisson::bench {
+
+class Workbench {
+ public:
+  // `name` is of the scratch directory below options.directory, which must not be there yet.
+  static Result<std::unique_ptr<Workbench>> create(const BenchOptions& options,
+                                                   const std::string& name);
+  ~Workbench();
+  Workbench(const Workbench&) = delete;
+  Workbench& operator=(const Workbench&) = delete;
+
+  const BenchOptions& options() const { return options_; }
+  const std::string& scratch() const { return scratch_; }
+  FileSystem& files() { return *files_; }
+  uint64_t tensor_bytes() const { return options_.bytes; }
+
+  // The group's store, opened at the first call and kept: its staging memory is touched once, as in
+  // a training process. Another I/O engine has another store.
+  Result<Store*> store(const std::string& io_engine);
+  Result<Store*> store() { return store(options_.store.io_engine); }
+  std::string store_path(const std::string& io_engine) const;
+
+  // Tensors that are saved, filled, and where they are restored to, touched. Made at first use.
+  Result<TensorMemory*> source();  // aligned
+  Result<TensorMemory*> unaligned_source();
+  Result<TensorMemory*> target();  // aligned
+  Result<TensorMemory*> unaligned_target();
+
+  // Bytes a second, measured now: of a fresh file, which is gone when it returns; and of one file
+  // that is written once and read in every round.
+  Result<double> write_limit();
+  Result<double> read_limit();
+  const std::string& read_limit_path() const { return read_path_; }
+
+  // Runs `work` as a timed section. The extra memory in the answer is what was resident beyond the
+  // caller's tensors, staging memory that the group's stores kept from before included.
+  template <typename Work>
+  Result<Usage> timed(Work&& work) {
+    CAISSON_RETURN_IF_ERROR(check_stop());
+    const Stopwatch watch;
+    const Status done = work();
+    Usage usage = watch.stop();
+    CAISSON_RETURN_IF_ERROR(done);
+    usage.peak_bytes += retained_;
+    retained_ += usage.retained_bytes;
+    return usage;
+  }
+
+  // What the last section left resident that was not the store's: tensors of the caller.
+  void forget_retained(int64_t bytes) { retained_ -= bytes; }
+
+  // Deletes what earlier rounds stored and nobody reads again, and waits until the device has got
+  // over it. The tables stay: the next save has something to compare with.
+  Status discard_packs(const std::string& store_path);
+  Status discard(const std::string& path);
+  // For the same reason, after a deletion by somebody else.
+  Status settle();
+  // kCancelled once the person has pressed Ctrl-C.
+  Status check_stop() const;
+
+ private:
+  Workbench(const BenchOptions& options, std::string scratch)
+      : options_(options), scratch_(std::move(scratch)) {}
+
+  const BenchOptions& options_;
+  const std::string scratch_;
+  std::unique_ptr<FileSystem> files_;
+  std::map<std::string, std::unique_ptr<Store>> stores_;
+  std::shared_ptr<TensorMemory> source_, unaligned_source_, target_, unaligned_target_;
+  std::unique_ptr<DeviceLimit> read_limit_;
+  std::string read_path_;
+  int64_t retained_ = 0;
+};
+
+// What most cases report, beside their ratio.
+void add_rate(Round& round, uint64_t bytes, double seconds);
+// `of`: round.limits.write or .read.
+void add_ratio(Round& round, uint64_t bytes, double seconds, double of,
+               std::optional<double> target = {});
+void add_cpu(Round& round, uint64_t bytes, double cpu_seconds, std::optional<double> target = {});
+void add_memory(Round& round, const BenchOptions& options, int64_t bytes);
+
+}  // namespace caisson::bench
