@@ -2,10 +2,11 @@
 //   1. list snapshots/, take the newest that decodes; a damaged one only costs reading time. The
 //      record at its place must exist: a snapshot never stands for records that are not there.
 //   2. read log/<seq + 1>, log/<seq + 2>, ... until not found, folding each into the state
-//   3. the places after that must be empty too (the next few, and then ever farther apart): a gap
-//      means that records were lost
+//   3. nothing may stand after that: a gap means that records were lost. The next few places are
+//      looked at one by one, and the names beyond are listed, so that a gap of any width is seen
 // Appending
-//   1. read on, as opening 2
+//   1. read on, as opening 2. The place after the next must be empty: a record put into a gap would
+//      hide it for ever
 //   2. make the names of the records read durable (sync_names), unless they are known to be: their
 //      writers may not have come to that, and a crash must not keep our record and lose theirs
 //   3. the last record that was read must still be there: a store that was moved away or unmounted
@@ -45,8 +46,8 @@ constexpr size_t kSnapshotsKept = 2;
 constexpr int kRacesMax = 10000;
 // A store may say "exists" before its readers can see it (NFS attribute caches): about 4 s in all.
 constexpr int kUnseenMax = 11;
-constexpr uint64_t kGapMax = 1u << 16;  // how far ahead opening 3 looks
-constexpr int kGapLooksMax = 7;  // of a gap it is enough to be sure that it is no passing one
+constexpr uint64_t kGapPlaces = 7;  // that opening 3 looks at without trusting a listing
+constexpr int kGapLooksMax = 7;     // of a gap it is enough to be sure that it is no passing one
 
 Status damaged(const Status& status, const std::string& key) {
   std::string message(status.message());
@@ -56,14 +57,21 @@ Status damaged(const Status& status, const std::string& key) {
                                    "docs/operations.md, \"A damaged log\"");
 }
 
+// The position that a key of the log or of its snapshots ends with; the caller makes the key again
+// and compares. 0: none.
+uint64_t position_in(std::string_view key) {
+  const std::string_view digits = key.substr(key.rfind('/') + 1);
+  uint64_t seq = 0;
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), seq, 16);
+  return parsed.ec == std::errc() ? seq : 0;
+}
+
 // Positions of the snapshots, newest first.
 Result<std::vector<uint64_t>> list_snapshots(ObjectStore& objects) {
   std::vector<uint64_t> found;
   CAISSON_RETURN_IF_ERROR(objects.list("snapshots/", [&](const ObjectInfo& info) {
-    const std::string_view digits = std::string_view(info.key).substr(info.key.rfind('/') + 1);
-    uint64_t seq = 0;
-    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), seq, 16);
-    if (parsed.ec == std::errc() && info.key == format::snapshot_key(seq)) found.push_back(seq);
+    const uint64_t seq = position_in(info.key);
+    if (seq != 0 && info.key == format::snapshot_key(seq)) found.push_back(seq);
     return ok_status();
   }));
   std::sort(found.begin(), found.end(), std::greater<>());
@@ -81,7 +89,7 @@ Result<std::unique_ptr<Log>> Log::open(ObjectStore& objects, UuidSource& uuids,
   MutexLock lock(log->mutex_);
   CAISSON_RETURN_IF_ERROR(log->load_snapshot_locked());
   CAISSON_RETURN_IF_ERROR(log->catch_up_locked());
-  CAISSON_RETURN_IF_ERROR(log->check_no_gap_locked());
+  CAISSON_RETURN_IF_ERROR(log->check_no_gap_locked(Look::kAll));
   return log;
 }
 
@@ -131,26 +139,40 @@ Status Log::catch_up_locked() {
   }
 }
 
-// A record that stands beyond the first empty place; 0: none that was looked for.
-Result<uint64_t> Log::record_beyond_gap_locked() {
-  for (uint64_t ahead = 2; ahead <= kGapMax; ahead += ahead < 8 ? 1 : ahead) {
+// A record that stands beyond the first empty place; 0: none. Only an opening looks beyond the
+// place after it: what an append passes over was there at no opening, so it is the next one's to
+// find.
+Result<uint64_t> Log::record_beyond_gap_locked(Look look) {
+  const uint64_t places = look == Look::kNext ? 1 : kGapPlaces;
+  for (uint64_t ahead = 2; ahead < 2 + places; ++ahead) {
     const uint64_t seq = state_.seq() + ahead;
     const Result<ObjectInfo> beyond = objects_.stat(format::log_key(seq));
     if (beyond.ok()) return seq;
     if (beyond.status().code() != StatusCode::kNotFound) return beyond.status();
   }
-  return uint64_t{0};
+  uint64_t beyond = 0;
+  if (look == Look::kNext) return beyond;
+  const std::string next = format::log_key(state_.seq() + 1);
+  CAISSON_RETURN_IF_ERROR(objects_.list_after("log/", next, [&](const ObjectInfo& info) {
+    const uint64_t seq = position_in(info.key);
+    if (seq != 0 && info.key == format::log_key(seq)) beyond = std::max(beyond, seq);
+    return ok_status();
+  }));
+  return beyond;
 }
 
-// Opening 3.
-Status Log::check_no_gap_locked() {
+// Opening 3, and the end of appending 1.
+Status Log::check_no_gap_locked(Look look) {
   for (int attempt = 0;; ++attempt) {
     const uint64_t seq = state_.seq();
-    CAISSON_ASSIGN_OR_RETURN(const uint64_t beyond, record_beyond_gap_locked());
+    CAISSON_ASSIGN_OR_RETURN(const uint64_t beyond, record_beyond_gap_locked(look));
     if (beyond == 0) return ok_status();
     // Others may have appended both since we looked.
     CAISSON_RETURN_IF_ERROR(catch_up_locked());
-    if (state_.seq() > seq) continue;
+    if (state_.seq() > seq) {
+      attempt = -1;
+      continue;
+    }
     if (attempt < kGapLooksMax) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1 << attempt));
       continue;
@@ -231,6 +253,7 @@ Result<uint64_t> Log::append(const MakeBody& make) {
       continue;
     }
     unseen = 0;
+    CAISSON_RETURN_IF_ERROR(check_no_gap_locked(Look::kNext));
     if (newer_seq_ != 0) {
       return unsupported(format::log_key(newer_seq_) +
                          ": written with features that this build can read past but must not " +

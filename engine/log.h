@@ -43,9 +43,10 @@ class Log {
  private:
   Log(ObjectStore& objects, UuidSource& uuids, format::WriterInfo self, Clock& clock);
   Status load_snapshot_locked() CAISSON_REQUIRES(mutex_);
-  Result<uint64_t> record_beyond_gap_locked() CAISSON_REQUIRES(mutex_);
+  enum class Look : uint8_t { kNext, kAll };  // how far beyond the first empty place
+  Result<uint64_t> record_beyond_gap_locked(Look look) CAISSON_REQUIRES(mutex_);
   Status check_last_record_locked() CAISSON_REQUIRES(mutex_);
-  Status check_no_gap_locked() CAISSON_REQUIRES(mutex_);
+  Status check_no_gap_locked(Look look) CAISSON_REQUIRES(mutex_);
   Status make_names_durable_locked() CAISSON_REQUIRES(mutex_);
   Status catch_up_locked() CAISSON_REQUIRES(mutex_);
   Result<format::LogRecord> read_record(uint64_t seq);

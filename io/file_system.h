@@ -100,8 +100,11 @@ class FileSystem {
   // fsync of a directory: makes creations, links, renames and removals in it durable.
   virtual Status sync_directory(const std::string& path) = 0;
   virtual Result<DirEntry> stat(const std::string& path) = 0;
-  // Names only, in no order; kNotFound when the directory is not there.
-  virtual Result<std::vector<DirEntry>> list(const std::string& path) = 0;
+  // What is directly in the directory, in no order; kNotFound when it is not there.
+  Result<std::vector<DirEntry>> list(const std::string& path) { return list_after(path, {}); }
+  // Of that only names that sort after `name`; the others cost no more than reading them.
+  virtual Result<std::vector<DirEntry>> list_after(const std::string& path,
+                                                   std::string_view name) = 0;
   virtual Result<std::unique_ptr<IoQueue>> make_queue(const IoQueueOptions& options) = 0;
   // "io_uring", "threads (io_uring: EPERM)", ... : which engine make_queue uses and why.
   virtual std::string io_engine() = 0;

@@ -78,10 +78,16 @@ class ObjectStore {
   // A listing may be stale; nothing that decides a commit or a deletion may depend on it alone.
   virtual Status list(std::string_view prefix,
                       const std::function<Status(const ObjectInfo&)>& visit) = 0;
-  // Success when the object is gone, also when it was never there.
+  // The objects directly under `prefix`, no deeper, whose keys sort after `key`, which need not
+  // exist. As stale as list, and cheap where few there sort after it.
+  virtual Status list_after(std::string_view prefix, std::string_view key,
+                            const std::function<Status(const ObjectInfo&)>& visit) = 0;
+  // Success when the object is gone, also when it was never there. Not durable: after a power loss
+  // the object may be back, whole, and nothing may rest on its absence.
   virtual Status remove(std::string_view key) = 0;
-  // Makes every name under `prefix` that this process has seen durable. Whoever deletes because of
-  // a record it read calls this on the log first.
+  // Makes the names directly under `prefix`, and of what leads there, durable as far as this
+  // process has seen them. Whoever deletes because of a record it read calls this on the log first.
+  // Costs the same however many names there are.
   virtual Status sync_names(std::string_view prefix) = 0;
   virtual ObjectCaps caps() = 0;
   virtual Result<std::unique_ptr<TransferQueue>> make_queue(const IoQueueOptions& options) = 0;

@@ -92,7 +92,8 @@ class PosixFileSystem final : public FileSystem {
   }
 
   // Files and directories; symbolic links, sockets and the like are no part of a store.
-  Result<std::vector<DirEntry>> list(const std::string& path) override {
+  Result<std::vector<DirEntry>> list_after(const std::string& path,
+                                           std::string_view after) override {
     CAISSON_ASSIGN_OR_RETURN(UniqueFd fd, open_fd(path, O_RDONLY | O_DIRECTORY));
     const auto close = [](DIR* stream) { ::closedir(stream); };
     const std::unique_ptr<DIR, decltype(close)> stream(::fdopendir(fd.get()), close);
@@ -107,7 +108,7 @@ class PosixFileSystem final : public FileSystem {
         return entries;
       }
       const std::string_view name = found->d_name;
-      if (name == "." || name == "..") continue;
+      if (name == "." || name == ".." || name <= after) continue;
       struct stat info {};
       if (::fstatat(directory, found->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0) {
         if (errno == ENOENT) continue;  // removed since

@@ -5,7 +5,7 @@
 //    1       type
 //    7       zero
 //    string  the writer's host
-//    string  its boot id
+//    string  its boot id, a blank, and its pid namespace
 //    8       its process id
 //    8       that process's start, in ticks since boot
 //    8       when, Unix time in ns

@@ -13,12 +13,12 @@ namespace caisson::format {
 inline constexpr uint64_t kLogRecordBytesMax = 1u << 20;
 inline constexpr size_t kCondemnedMax = 8192;  // objects, and saves, in one condemn record
 inline constexpr size_t kBasesMax = 1024;      // of one open record
-inline constexpr size_t kHostBytesMax = 1024;  // and of a boot id
+inline constexpr size_t kHostBytesMax = 1024;  // and of a boot
 
 // Who appends, for people and for finding out that a local writer is dead.
 struct WriterInfo {
   std::string host;
-  std::string boot_id;  // /proc/sys/kernel/random/boot_id
+  std::string boot_id;  // the kernel's, a blank, and the pid namespace: where `pid` means something
   uint64_t pid = 0;
   uint64_t pid_start_ticks = 0;  // /proc/<pid>/stat field 22: pids are reused
   int64_t unix_ns = 0;           // for display only; nothing is decided by a clock

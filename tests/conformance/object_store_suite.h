@@ -187,6 +187,33 @@ TEST_P(ObjectStoreSuite, SyncsNames) {
   ASSERT_STATUS_OK(store_->sync_names(""));
 }
 
+TEST_P(ObjectStoreSuite, ListsWhatSortsAfterAKey) {
+  for (const std::string key : {"log/1", "log/2", "log/3", "log/3/deeper", "log/4", "logs/9"}) {
+    if (key != "log/3") ASSERT_STATUS_OK(store_->put_new(key, as_bytes(key)));
+  }
+  const auto after = [&](const std::string& key) {
+    std::map<std::string, uint64_t> found;
+    EXPECT_TRUE(store_
+                    ->list_after("log/", key,
+                                 [&](const ObjectInfo& info) {
+                                   found.emplace(info.key, info.bytes);
+                                   return ok_status();
+                                 })
+                    .ok());
+    return found;
+  };
+  using Map = std::map<std::string, uint64_t>;
+  EXPECT_EQ(after(""), (Map{{"log/1", 5}, {"log/2", 5}, {"log/4", 5}}));
+  EXPECT_EQ(after("a"), after(""));
+  EXPECT_EQ(after("log/2"), (Map{{"log/4", 5}}));
+  EXPECT_EQ(after("log/22"), (Map{{"log/4", 5}}));
+  EXPECT_EQ(after("log/4"), Map());
+  EXPECT_EQ(after("m"), Map());
+  EXPECT_TRUE(store_->list_after("none/", "", [](const ObjectInfo&) { return ok_status(); }).ok());
+  EXPECT_THAT(store_->list_after("log", "", [](const ObjectInfo&) { return ok_status(); }),
+              HasCode(StatusCode::kInvalidArgument));
+}
+
 TEST_P(ObjectStoreSuite, OneOfManyRacingCreationsWins) {
   constexpr int kThreads = 4;
   constexpr int kRounds = 10;

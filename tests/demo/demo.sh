@@ -12,11 +12,11 @@ model="$(realpath "$3")"
 here="$(dirname "$(realpath "${BASH_SOURCE[0]}")")"
 work="${CAISSON_DEMO_DIR:-${TMPDIR:-/tmp}/caisson-demo-$UID}"
 store="$work/store"
-proven=()
+shown=()
 
 step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 run() { printf '$ caisson %s\n' "${*//$work\//}"; "$caisson" "$@"; }
-proves() { proven+=("$1"); printf 'proven: %s\n' "$1"; }
+shows() { shown+=("$1"); printf 'shown: %s\n' "$1"; }
 fail() { printf 'demo: NOT AS CLAIMED: %s\n' "$*" >&2; exit 1; }
 # json FILE EXPRESSION: a value of a document, with `d` for the whole.
 json() { "$python" -c 'import json,sys; d=json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$1" "$2"; }
@@ -37,13 +37,13 @@ run import "$store" minilm/0 "$model" --ranks 4
 [[ "$(json "$work/show.json" 'd["ranks"]')" == 4 ]] || fail "the checkpoint has not 4 rank parts"
 [[ "$(json "$work/show.json" 'len({r for t in d["tensors"] for r in t["ranks"]})')" == 4 ]] ||
   fail "not every rank holds data"
-proves "4 processes wrote one checkpoint of $(json "$work/show.json" 'sum(t["kind"] == "tensor" for t in d["tensors"])') tensors, $(mb "$(json "$work/show.json" 'd["raw_bytes"]')")"
+shows "4 processes wrote one checkpoint of $(json "$work/show.json" 'sum(t["kind"] == "tensor" for t in d["tensors"])') tensors, $(mb "$(json "$work/show.json" 'd["raw_bytes"]')")"
 
 step "2. What is in it, and that it is whole"
 run ls "$store"
 run show "$store" minilm/latest --depth 3
 run verify "$store" --depth full
-proves "every stored byte was read, decoded and compared with its content id"
+shows "every stored byte was read, decoded and compared with its content id"
 
 step "3. A second checkpoint with one layer changed stores only that layer"
 changed="$("$python" "$here/change_layer.py" "$model" "$work/changed/model.safetensors" encoder.layer.3.)"
@@ -59,7 +59,7 @@ run diff "$store" minilm/0 minilm/1
 # A little more than the layer: checkpoints keep tiny tensors in their own tables.
 (( stored >= changed * 9 / 10 && stored <= changed * 11 / 10 + 65536 )) ||
   fail "$stored bytes were stored for $changed changed bytes"
-proves "one layer of $(mb "$changed") changed: $(mb "$stored") stored, $(mb "$shared") shared"
+shows "one layer of $(mb "$changed") changed: $(mb "$stored") stored, $(mb "$shared") shared"
 
 step "4. A third save, killed with SIGKILL in the middle"
 "$python" "$here/change_layer.py" "$model" "$work/other/model.safetensors" "" > /dev/null
@@ -89,25 +89,25 @@ run ls "$store"
   fail "the killed save is listed"
 [[ "$(find "$store/data" -type f -name '*.root' | wc -l)" -ge "$before" ]] || fail "a root vanished"
 run verify "$store" --depth full
-proves "a save killed with SIGKILL left the store whole, and no torn checkpoint"
+shows "a save killed with SIGKILL left the store whole, and no torn checkpoint"
 run gc "$store" --dry-run
 "$caisson" gc "$store" --json > "$work/gc.json"
 freed="$(json "$work/gc.json" 'd["reclaimed"]["bytes"]')"
 printf 'gc freed %s\n' "$(mb "$freed")"
 (( freed > 0 )) || fail "gc found nothing of the killed save"
 run verify "$store" --depth full
-proves "the half-written save was reclaimed: $(mb "$freed")"
+shows "the half-written save was reclaimed: $(mb "$freed")"
 
 step "5. Restored by 3 processes in another sharding: columns instead of rows"
 run restore "$store" minilm/0 --out "$work/slices" --ranks 3 --shard-dim 1
 "$python" "$here/check_slices.py" "$model" "$work/slices"
-proves "saved by 4 ranks in rows, restored by 3 ranks in columns, equal element by element"
+shows "saved by 4 ranks in rows, restored by 3 ranks in columns, equal element by element"
 
 step "6. Exported again"
 run export "$store" minilm/0 "$work/out.safetensors"
 [[ "$(sha "$model")" == "$(sha "$work/out.safetensors")" ]] || fail "the export differs from the original"
-proves "the exported file has the SHA-256 of the original, $(sha "$work/out.safetensors")"
+shows "the exported file has the SHA-256 of the original, $(sha "$work/out.safetensors")"
 
-step "What was proven, in $(( SECONDS - began )) s"
-printf '  %s\n' "${proven[@]}"
+step "What was shown, in $(( SECONDS - began )) s"
+printf '  %s\n' "${shown[@]}"
 run stat "$store"

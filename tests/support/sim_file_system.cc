@@ -344,7 +344,8 @@ Result<DirEntry> SimFileSystem::stat(const std::string& path) {
                   live_.size(*node)};
 }
 
-Result<std::vector<DirEntry>> SimFileSystem::list(const std::string& path) {
+Result<std::vector<DirEntry>> SimFileSystem::list_after(const std::string& path,
+                                                        std::string_view after) {
   arrive(CallKind::kList, path);
   MutexLock lock(mutex_);
   if (const Outcome out = enter(CallKind::kList, path); !out.status.ok()) return out.status;
@@ -353,7 +354,7 @@ Result<std::vector<DirEntry>> SimFileSystem::list(const std::string& path) {
   if (!live_.is_directory(*node)) return errno_status(ENOTDIR, path);
   std::vector<DirEntry> found;
   for (const auto& [name, child] : live_.entries(*node)) {
-    found.push_back({name, live_.is_directory(child), live_.size(child)});
+    if (name > after) found.push_back({name, live_.is_directory(child), live_.size(child)});
   }
   // In no order, as the contract says, but the same for one seed.
   std::shuffle(found.begin(), found.end(), std::mt19937_64(options_.seed + found.size()));

@@ -93,7 +93,7 @@ class SimFileSystem final : public FileSystem {
   Status create_directory(const std::string& path) override;
   Status sync_directory(const std::string& path) override;
   Result<DirEntry> stat(const std::string& path) override;
-  Result<std::vector<DirEntry>> list(const std::string& path) override;
+  Result<std::vector<DirEntry>> list_after(const std::string& path, std::string_view name) override;
   Result<std::unique_ptr<IoQueue>> make_queue(const IoQueueOptions& options) override;
   std::string io_engine() override { return "simulated"; }
 

@@ -169,6 +169,47 @@ TEST_F(LogTest, SeveralLostRecordsAreNoticed) {
   EXPECT_THAT(status.to_string(), HasSubstr(log_key(3)));
 }
 
+// However wide the gap is and wherever the last record stands: also between the places that a
+// sparse look would pick.
+TEST_F(LogTest, AGapOfAnyWidthIsNoticed) {
+  const auto log = open_log();
+  for (int i = 0; i < 40; ++i) ASSERT_TRUE(log->append(next_claim("r")).ok());
+  const MemoryObjectStore::Objects whole = store_.objects();
+  for (const uint64_t first : {2u, 7u, 31u}) {
+    for (const uint64_t width : {1u, 6u, 7u, 8u, 9u, 14u, 25u, 38u}) {
+      if (first + width > 40) continue;
+      store_.objects() = whole;
+      for (uint64_t seq = first; seq < first + width; ++seq) store_.objects().erase(log_key(seq));
+      const Status status = open_status();
+      ASSERT_EQ(status.code(), StatusCode::kCorruption) << first << " + " << width;
+      ASSERT_THAT(status.to_string(), HasSubstr(log_key(first)));
+    }
+  }
+}
+
+TEST_F(LogTest, StrangersInTheLogAreNoRecords) {
+  const auto log = open_log();
+  ASSERT_TRUE(log->append(next_claim("r")).ok());
+  for (const char* key : {"log/notes", "log/zz", "log/f", "log/00000000000000ff.bak", "log/a/b"}) {
+    store_.damage(key, {});
+  }
+  EXPECT_TRUE(open_status().ok());
+  EXPECT_TRUE(log->append(next_claim("r")).ok());
+}
+
+// A gap that opens while a writer runs: what it appended there would hide it for ever.
+TEST_F(LogTest, NothingIsAppendedIntoAGap) {
+  const auto behind = open_log();
+  ASSERT_TRUE(behind->append(next_claim("r")).ok());
+  const auto log = open_log();
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(log->append(next_claim("r")).ok());
+  ASSERT_TRUE(store_.remove(log_key(2)).ok());
+  const Status status = behind->append(next_claim("r")).status();
+  EXPECT_EQ(status.code(), StatusCode::kCorruption);
+  EXPECT_THAT(status.to_string(), HasSubstr(log_key(2)));
+  EXPECT_FALSE(store_.has(log_key(2)));
+}
+
 TEST_F(LogTest, NothingIsAppendedToAStoreThatIsGone) {
   const auto log = open_log();
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(log->append(next_claim("r")).ok());

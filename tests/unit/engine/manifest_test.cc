@@ -7,13 +7,12 @@
 #include <atomic>
 #include <thread>
 
-#include "tests/support/memory_objects.h"
+#include "tests/support/memory_object_store.h"
 #include "tests/support/tiny_checkpoint.h"
 
 namespace caisson {
 namespace {
 
-using sim::MemoryObjects;
 using sim::random_tensor;
 
 constexpr DType kU8{.code = DTypeCode::kUInt, .bits = 8};
@@ -32,7 +31,7 @@ class ManifestTest : public testing::Test {
     root_ = sim::write_tiny_checkpoint(objects_, std::move(model), {.chunks_per_segment = 50});
     manifest_ = Manifest::open(objects_, root_).value();
   }
-  MemoryObjects objects_;
+  MemoryObjectStore objects_;
   format::SealedRef root_;
   std::shared_ptr<Manifest> manifest_;
 };

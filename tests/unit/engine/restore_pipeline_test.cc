@@ -11,13 +11,12 @@
 
 #include "compression/codec.h"
 #include "engine/copy_box.h"
-#include "tests/support/memory_objects.h"
+#include "tests/support/memory_object_store.h"
 #include "tests/support/tiny_checkpoint.h"
 
 namespace caisson {
 namespace {
 
-using sim::MemoryObjects;
 using sim::random_tensor;
 using sim::TinyTensor;
 using testing::HasSubstr;
@@ -138,7 +137,7 @@ class RestoreTest : public testing::Test {
     }
   }
 
-  MemoryObjects objects_;
+  MemoryObjectStore objects_;
   MemoryBudget budget_{64u << 20};
   std::vector<TinyTensor> model_ = a_model();
   format::SealedRef root_;

@@ -7,13 +7,12 @@
 
 #include <random>
 
-#include "tests/support/memory_objects.h"
+#include "tests/support/memory_object_store.h"
 #include "tests/support/tiny_checkpoint.h"
 
 namespace caisson {
 namespace {
 
-using sim::MemoryObjects;
 using sim::random_tensor;
 using testing::AnyOf;
 using testing::HasSubstr;
@@ -67,7 +66,7 @@ class ScrubTest : public testing::Test {
     }
   }
 
-  MemoryObjects objects_;
+  MemoryObjectStore objects_;
   MemoryBudget budget_{64u << 20};
   std::vector<sim::TinyTensor> model_;
   format::SealedRef root_;

@@ -145,6 +145,24 @@ TEST_F(ObjectDirOnSim, AFailedQueuedWriteGivesTheObjectUpForGood) {
   EXPECT_EQ(queue->submit_write(*writer, 0, memory.bytes(), 78).code(), StatusCode::kIoError);
 }
 
+// Two directories, whatever is in them: the log has many names, and every append may ask for this.
+TEST_F(ObjectDirOnSim, SyncingNamesCostsTheSameHoweverManyThereAre) {
+  int next = 0;
+  const auto calls_for = [&](int names) {
+    for (int i = 0; i < names; ++i) {
+      EXPECT_TRUE(store_->put_new("log/" + std::to_string(next++), {}).ok());
+    }
+    std::vector<CallKind> calls;
+    sim_->set_interloper([&](const Call& call) { calls.push_back(call.kind); });
+    EXPECT_TRUE(store_->sync_names("log/").ok());
+    sim_->set_interloper({});
+    return calls;
+  };
+  const std::vector<CallKind> few = calls_for(1);
+  EXPECT_EQ(few, (std::vector<CallKind>{CallKind::kSyncDirectory, CallKind::kSyncDirectory}));
+  EXPECT_EQ(calls_for(50), few);
+}
+
 TEST_F(ObjectDirOnSim, AFailedDirectorySyncEndsAllWriting) {
   ASSERT_TRUE(store_->put_new("log/1", {}).ok());
   auto writer = store_->create("data/a", 1).value();
