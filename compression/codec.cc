@@ -20,18 +20,20 @@ Result<const Codec*> find_codec(uint8_t id) {
     case CodecId::kZstd:
       return &zstd_codec();
     case CodecId::kBitPlanes:
+      return &bit_planes_codec();
     case CodecId::kEntropyPlanes:
+      return &entropy_planes_codec();
     case CodecId::kTwin:
     case CodecId::kDelta:
       break;
   }
-  return unsupported(
-      "chunk codec " + std::to_string(id) +
-      " is not in this build, which knows 0 (raw) and 1 (zstd); use a newer caisson");
+  return unsupported("chunk codec " + std::to_string(id) +
+                     " is not in this build, which knows 0 to 3; use a newer caisson");
 }
 
 Result<const Codec*> find_codec(std::string_view name) {
-  const std::array<const Codec*, 2> codecs = {&raw_codec(), &zstd_codec()};
+  const std::array<const Codec*, 4> codecs = {&raw_codec(), &zstd_codec(), &bit_planes_codec(),
+                                              &entropy_planes_codec()};
   std::string names;
   for (const Codec* codec : codecs) {
     if (codec->name() == name) return codec;

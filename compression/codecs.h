@@ -3,11 +3,20 @@
 #pragma once
 
 #include "compression/codec.h"
+#include "compression/plane_section.h"
 
 namespace caisson {
 
 const Codec& raw_codec();
 const Codec& zstd_codec();
+const Codec& bit_planes_codec();
+const Codec& entropy_planes_codec();
+
+// libzstd told to find no matches: Huffman codes of bytes in an ordinary zstd frame. Gives the size
+// of the frame, 0 when it would not be smaller than `to`.
+Result<size_t> entropy_encode(CodecContext& context, Bytes symbols, MutableBytes to);
+// Exactly one frame of symbols.size() bytes, else kCorruption.
+Status entropy_decode(CodecContext& context, Bytes frame, MutableBytes symbols);
 
 // What a CodecContext holds. zstd_codec.cc knows the pointers' types; another codec with scratch
 // adds its own member.
@@ -17,7 +26,9 @@ struct CodecContext::State {
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   void* zstd_encoder = nullptr;
+  void* entropy_encoder = nullptr;
   void* zstd_decoder = nullptr;
+  std::unique_ptr<PlaneScratch> planes;
 };
 
 }  // namespace caisson

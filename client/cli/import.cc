@@ -39,8 +39,8 @@ class ImportCommand final : public Command {
         ->required();
     app.add_option("--ranks", ranks_, "Processes that write the checkpoint together")
         ->check(CLI::Range(1U, kRanksMax));
-    app.add_option("--codec", options_.codec, "raw, zstd or auto")
-        ->check(CLI::IsMember({"raw", "zstd", "auto"}));
+    app.add_option("--codec", options_.codec, "raw, zstd, planes, entropy or auto")
+        ->check(CLI::IsMember({"raw", "zstd", "planes", "entropy", "auto"}));
     app.add_option("--base", options_.base, "Checkpoint to share unchanged data with: run/step");
     app.add_flag("--no-dedup", no_dedup_, "Store everything again");
     app.add_flag("--overwrite", options_.overwrite, "Replace a checkpoint of this name");

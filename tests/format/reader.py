@@ -15,6 +15,7 @@ import os
 import struct
 import sys
 
+import planes
 import xxhash
 import zstandard
 
@@ -409,6 +410,9 @@ class Manifest:
         need(len(entries) == part["entries"], "entries of a part")
         return entries
 
+    def codecs(self):
+        return {entry.codec for table in self.tables for entry in table}
+
     # ---- Reading a checkpoint
 
     def chunk(self, part_index, entry, bits):
@@ -425,6 +429,8 @@ class Manifest:
             raw = stored
         elif entry.codec == 1 and not entry.flags:
             raw = zstandard.ZstdDecompressor().decompress(stored, max_output_size=entry.raw_bytes)
+        elif entry.codec in (2, 3) and not entry.flags:
+            raw = planes.decode(entry.codec, stored, entry.raw_bytes)
         else:
             raise Damaged("codec %d: written by a newer version" % entry.codec)
         need(len(raw) == entry.raw_bytes, "raw bytes of a chunk")
@@ -518,5 +524,5 @@ def main(arguments):
 if __name__ == "__main__":
     try:
         main(sys.argv)
-    except (Damaged, OSError, ValueError, zstandard.ZstdError) as error:
+    except (Damaged, planes.Damaged, OSError, ValueError, zstandard.ZstdError) as error:
         sys.exit("reader.py: damaged: %s" % error)

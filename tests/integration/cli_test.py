@@ -236,6 +236,29 @@ class Verbs(CliTest):
 
 
 class Files(CliTest):
+    def test_float_codecs_by_the_specification(self):
+        rng = np.random.default_rng(3)
+        normal = rng.standard_normal(70_001).astype(np.float32) * 0.02
+        tensors = {
+            "bf16": normal.astype(ml_dtypes.bfloat16), "fp32": normal, "v": normal * normal,
+            "fp16": normal.astype(np.float16), "fp64": normal.astype(np.float64),
+            "e4m3": normal.astype(ml_dtypes.float8_e4m3fn),
+            "e5m2": normal.astype(ml_dtypes.float8_e5m2),
+        }  # fmt: skip
+        source = self.dir / "floats.safetensors"
+        safetensors.numpy.save_file(tensors, source)
+        sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "format"))
+        import reader
+
+        for codec, number in (("planes", 2), ("entropy", 3)):
+            store = self.dir / codec
+            self.run_cli("import", store, "run/1", source, "--codec", codec)
+            self.run_cli("verify", store, "--depth", "full")
+            manifest = reader.Store(str(store)).checkpoint("run/1")
+            for name, want in tensors.items():
+                self.assertEqual(manifest.tensor_bytes(name), want.tobytes(), name)
+            self.assertIn(number, manifest.codecs())
+
     def test_exports_of_library_files_are_byte_identical(self):
         rng = random.Random(5)
         specs = []

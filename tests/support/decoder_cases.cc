@@ -270,6 +270,34 @@ Result<ByteVector> round_trip_zstd(Bytes bytes) {
   return zstd_samples().front();
 }
 
+// Sections of the float codecs. As with zstd, what comes back is the raw side.
+ByteVector float_sample_raw() {
+  ByteVector raw(6001);
+  uint32_t state = 1;
+  for (size_t i = 0; i + 4 <= raw.size(); i += 4) {
+    state = state * 1664525 + 1013904223;
+    store_le(raw.data() + i, (state & 0x807fffff) | ((120 + (state >> 13) % 9) << 23));
+  }
+  return raw;
+}
+template <uint8_t kCodec>
+std::vector<ByteVector> float_samples() {
+  const ByteVector raw = float_sample_raw();
+  ByteVector stored(raw.size());
+  CodecContext context;
+  const ElementFormat fp32{.code = 2, .bits = 32};
+  stored.resize(find_codec(kCodec).value()->encode(context, fp32, raw, {}, stored).value());
+  CAISSON_CHECK(!stored.empty());
+  return {stored};
+}
+template <uint8_t kCodec>
+Result<ByteVector> round_trip_float(Bytes bytes) {
+  CodecContext context;
+  ByteVector raw(float_sample_raw().size());
+  CAISSON_RETURN_IF_ERROR(find_codec(kCodec).value()->decode(context, {}, bytes, {}, raw));
+  return float_samples<kCodec>().front();
+}
+
 }  // namespace
 
 const std::vector<DecoderCase>& decoder_cases() {
@@ -295,6 +323,8 @@ const std::vector<DecoderCase>& decoder_cases() {
       {"base_ref", base_ref_samples, reseal_nothing, round_trip_base_ref},
       {"object_key", object_key_samples, reseal_nothing, round_trip_object_key},
       {"zstd", zstd_samples, reseal_nothing, round_trip_zstd},
+      {"planes", float_samples<2>, reseal_nothing, round_trip_float<2>},
+      {"entropy", float_samples<3>, reseal_nothing, round_trip_float<3>},
   };
   return cases;
 }

@@ -27,8 +27,9 @@ struct Progress {
 using ProgressFn = std::function<void(const Progress&)>;
 
 struct SaveOptions {
-  // "raw", "zstd" or "auto": auto stores blobs and integer tensors with zstd where a sample says
-  // that it gains, floats raw.
+  // "raw", "zstd", "planes", "entropy" or "auto": auto stores blobs and integer tensors with zstd
+  // where a sample says that it gains, floats raw. "planes" and "entropy" store floats with their
+  // exponents coded (compression/SPEC.md), and what gains nothing by it raw.
   std::string codec = "auto";
   // Compare with the run's latest checkpoint, tile by tile, and store only what changed.
   bool dedup = true;

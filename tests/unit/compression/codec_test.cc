@@ -26,7 +26,9 @@ ByteVector random_bytes(size_t bytes) {
 TEST(Codec, Registry) {
   EXPECT_EQ(find_codec(uint8_t{0}).value()->id(), CodecId::kRaw);
   EXPECT_EQ(find_codec("zstd").value()->id(), CodecId::kZstd);
-  for (const int id : {2, 3, 4, 5, 6, 255}) {
+  EXPECT_EQ(find_codec(uint8_t{2}).value()->name(), "planes");
+  EXPECT_EQ(find_codec(uint8_t{3}).value()->name(), "entropy");
+  for (const int id : {4, 5, 6, 255}) {
     EXPECT_EQ(find_codec(static_cast<uint8_t>(id)).status().code(), StatusCode::kUnsupported);
   }
   const Status unknown = find_codec("lz4").status();

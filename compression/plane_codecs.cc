@@ -1,0 +1,57 @@
+// Codecs 2 and 3, "planes" and "entropy": SPEC.md. Exponents apart from mantissas; the first stores
+// them as a cascade of bit planes, at the speed of memory, the second as Huffman codes, smaller and
+// slower.
+#include "compression/codecs.h"
+#include "compression/plane_section.h"
+
+namespace caisson {
+namespace {
+
+// Below it headers and planning eat the gain.
+constexpr size_t kElementsMin = 1024;
+// Encoding must promise to save this part of the chunk.
+constexpr double kGainMin = 0.03;
+
+class PlaneCodec final : public Codec {
+ public:
+  PlaneCodec(CodecId id, std::string_view name, SymbolCoder coder)
+      : id_(id), name_(name), coder_(coder) {}
+
+  CodecId id() const override { return id_; }
+  std::string_view name() const override { return name_; }
+
+  Result<size_t> encode(CodecContext& context, ElementFormat format, Bytes raw, Bytes,
+                        MutableBytes stored) const override {
+    const auto layout = float_layout_of(format);
+    if (!layout) return size_t{0};
+    const size_t width = element_bytes(*layout);
+    if (raw.size() / width < kElementsMin) return size_t{0};
+    const PlanePlan plan = plan_planes(*layout, raw);
+    if (plan.bits_an_element > 8.0 * static_cast<double>(width) * (1 - kGainMin)) return size_t{0};
+    return encode_sections(context, coder_, plan, raw, stored);
+  }
+
+  Status decode(CodecContext& context, ElementFormat, Bytes stored, Bytes,
+                MutableBytes raw) const override {
+    return decode_sections(context, coder_, stored, raw);
+  }
+
+ private:
+  const CodecId id_;
+  const std::string_view name_;
+  const SymbolCoder coder_;
+};
+
+}  // namespace
+
+const Codec& bit_planes_codec() {
+  static const PlaneCodec codec(CodecId::kBitPlanes, "planes", SymbolCoder::kCascade);
+  return codec;
+}
+
+const Codec& entropy_planes_codec() {
+  static const PlaneCodec codec(CodecId::kEntropyPlanes, "entropy", SymbolCoder::kEntropy);
+  return codec;
+}
+
+}  // namespace caisson

@@ -1,0 +1,75 @@
+// The inner loops of the float codecs: dividing elements into planes, and coding a stream of
+// symbols as bit planes with escapes. One table of functions per instruction set; every table
+// computes the same bytes, and a test holds each against the scalar one. Pure: no allocation, no
+// state.
+//
+// A level codes n symbols as groups of 64. With w = 2^bits - 1, a symbol in [low, low + w) has the
+// code symbol - low; every other one escapes: its code is w (all ones), and the symbol, less w when
+// it lies above the window, goes to the escapes, which the next level codes. A group is `bits`
+// words of 64 bits, bit i of word j is bit j of the code of symbol i; missing symbols of the last
+// group have the code 0.
+//
+// Slack: buffers of symbols and escapes may be read and written up to kSlack bytes past their end.
+// Streams of `top`, `low`, planes and raw elements are exact.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "compression/float_layout.h"
+
+namespace caisson {
+
+inline constexpr size_t kSlack = 64;
+inline constexpr size_t kGroup = 64;  // symbols in a group of planes
+inline constexpr unsigned kLevelBitsMax = 7;
+
+struct Level {
+  uint8_t bits = 0;  // 1 .. kLevelBitsMax
+  uint8_t low = 0;   // low + 2^bits - 1 <= 256
+};
+
+constexpr size_t groups_of(size_t symbols) { return (symbols + kGroup - 1) / kGroup; }
+constexpr size_t plane_bytes(size_t symbols, unsigned bits) {
+  return groups_of(symbols) * bits * sizeof(uint64_t);
+}
+
+// Which bits of `top` were ever one, and which were always one.
+struct TopBits {
+  uint8_t any = 0;
+  uint8_t all = 0xff;
+};
+
+struct PlaneKernels {
+  const char* name;
+
+  // Divides n elements. `symbols` has slack; `low` gets n * low_bytes(layout).
+  void (*split)(FloatLayout layout, const std::byte* raw, size_t n, uint8_t* symbols, uint8_t* top,
+                std::byte* low, TopBits* seen);
+  // The inverse.
+  void (*join)(FloatLayout layout, const uint8_t* symbols, const uint8_t* top, const std::byte* low,
+               size_t n, std::byte* raw);
+
+  // Codes n symbols; `planes` gets plane_bytes(n, level.bits). Gives the number of escapes.
+  size_t (*encode_level)(Level level, const uint8_t* symbols, size_t n, std::byte* planes,
+                         uint8_t* escapes);
+  // The inverse. Gives the number of escapes used, or more than `escape_count` when they run out:
+  // then `symbols` holds nothing of use.
+  size_t (*decode_level)(Level level, const std::byte* planes, size_t n, const uint8_t* escapes,
+                         size_t escape_count, uint8_t* symbols);
+
+  // The bits of `top` that `mask` names, lowest first, as planes of groups; and back, the others
+  // taken from `constant`. `top` has slack in unpack_bits.
+  void (*pack_bits)(uint8_t mask, const uint8_t* top, size_t n, std::byte* planes);
+  void (*unpack_bits)(uint8_t mask, uint8_t constant, const std::byte* planes, size_t n,
+                      uint8_t* top);
+};
+
+const PlaneKernels& scalar_plane_kernels();
+// The fastest table that this machine can run, asked once.
+const PlaneKernels& plane_kernels();
+// Every table that this machine can run, the scalar one first: for tests and measurements.
+std::span<const PlaneKernels* const> runnable_plane_kernels();
+
+}  // namespace caisson
