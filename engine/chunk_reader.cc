@@ -38,10 +38,8 @@ Result<Bytes> ChunkReader::decode(const StoredChunk& chunk, Bytes stored, Mutabl
 Result<Bytes> ChunkReader::read_base(const StoredChunk& chunk, Bytes stored) {
   if (stored.size() < format::kBaseRefBytes) return corruption("too short to refer to a base");
   CAISSON_ASSIGN_OR_RETURN(const format::BaseRef base, format::decode_base_ref(stored, "chunk"));
-  const auto pack = std::lower_bound(
-      root_.packs.begin(), root_.packs.end(), base.pack,
-      [](const format::SealedRef& a, const format::ObjectRef& b) { return a.object < b; });
-  if (pack == root_.packs.end() || pack->object != base.pack) {
+  CAISSON_ASSIGN_OR_RETURN(const format::SealedRef* const pack, packs_.find(base.pack));
+  if (pack == nullptr) {
     return corruption("its base lies in " + base.pack.key() + ", which the root does not list");
   }
   if (base.raw_bytes > format::kChunkRawBytesMax || base.stored_bytes > pack->bytes) {

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "compression/codec.h"
-#include "engine/format/root.h"
 #include "engine/object_reads.h"
+#include "engine/root_packs.h"
 
 namespace caisson {
 
@@ -23,8 +23,8 @@ Status verify_content(Bytes raw, const Digest& id, uint32_t element_bits);
 
 class ChunkReader {
  public:
-  // `reads` and `root` (whose packs hold the bases of twins and deltas) outlive the reader.
-  ChunkReader(ObjectReads& reads, const format::Root& root) : reads_(reads), root_(root) {}
+  // `reads` and `packs` (which hold the bases of twins and deltas) outlive the reader.
+  ChunkReader(ObjectReads& reads, RootPacks& packs) : reads_(reads), packs_(packs) {}
 
   // The raw bytes: `stored` itself where it is raw, else decoded to the front of `scratch`, which
   // then must hold chunk.raw_bytes. Not verified: the caller calls verify_content.
@@ -35,7 +35,7 @@ class ChunkReader {
   Result<Bytes> read_base(const StoredChunk& chunk, Bytes stored);
 
   ObjectReads& reads_;
-  const format::Root& root_;
+  RootPacks& packs_;
   CodecContext context_;
   // Outside the memory budget: at most two chunks, and only where a chunk has a base.
   ByteVector base_stored_, base_raw_;

@@ -196,6 +196,11 @@ Status write_directory(ObjectStore& objects, const TensorsByName& tensors, const
   };
   ByteVector pending;  // whole pages, gathered into writes of a megabyte
   for (const auto& [name, tensor] : tensors) {
+    if (tensor.shard_count > format::kShardsMax) {
+      return invalid_argument(
+          "tensor \"" + name + "\" is held in " + std::to_string(tensor.shard_count) + " boxes, " +
+          std::to_string(format::kShardsMax) + " are allowed; save larger boxes of it");
+    }
     TensorRecord record = tensor.record;
     record.shards.reserve(tensor.shard_count);
     ByteReader in(tensor.shards.bytes());
@@ -222,8 +227,17 @@ Status write_directory(ObjectStore& objects, const TensorsByName& tensors, const
   return object->publish(root.directory.bytes);
 }
 
+// The root as it is being made.
+struct NewRoot {
+  format::Root root;
+  format::PackTables tables;
+  SealedRef sealed;
+};
+
 // Parts and the union of their packs, sorted.
-Status list_parts_and_packs(const Parts& parts, format::Root& root) {
+Status list_parts_and_packs(const Parts& parts, NewRoot& made) {
+  format::Root& root = made.root;
+  std::vector<SealedRef>& all = made.tables.packs;
   std::map<format::ObjectRef, SealedRef> packs;
   std::vector<std::vector<SealedRef>> packs_of_part;
   for (uint32_t rank = 0; rank < parts.open.size(); ++rank) {
@@ -239,8 +253,8 @@ Status list_parts_and_packs(const Parts& parts, format::Root& root) {
   }
   std::map<format::ObjectRef, uint32_t> index_of;
   for (const auto& [object, pack] : packs) {
-    index_of.emplace(object, static_cast<uint32_t>(root.packs.size()));
-    root.packs.push_back(pack);
+    index_of.emplace(object, static_cast<uint32_t>(all.size()));
+    all.push_back(pack);
   }
   for (uint32_t rank = 0; rank < parts.open.size(); ++rank) {
     const format::PartTrailer& trailer = parts.open[rank]->trailer();
@@ -249,8 +263,10 @@ Status list_parts_and_packs(const Parts& parts, format::Root& root) {
                           .entries = trailer.entries,
                           .inline_offset = trailer.inline_offset,
                           .inline_bytes = trailer.inline_bytes,
-                          .packs = {}};
-    for (const SealedRef& pack : packs_of_part[rank]) part.packs.push_back(index_of[pack.object]);
+                          .packs = static_cast<uint32_t>(packs_of_part[rank].size())};
+    for (const SealedRef& pack : packs_of_part[rank]) {
+      made.tables.of_parts.push_back(index_of[pack.object]);
+    }
     root.parts.push_back(std::move(part));
     root.raw_bytes += trailer.raw_bytes;
     root.stored_bytes += trailer.stored_bytes;
@@ -260,8 +276,9 @@ Status list_parts_and_packs(const Parts& parts, format::Root& root) {
 
 // A pack of another save, that this one dedups into, was not written or read by us: it must at
 // least be there, whole, or every later checkpoint would share the loss.
-Status check_shared_packs(ObjectStore& objects, const Uuid& save, const format::Root& root) {
-  for (const SealedRef& pack : root.packs) {
+Status check_shared_packs(ObjectStore& objects, const Uuid& save,
+                          std::span<const SealedRef> packs) {
+  for (const SealedRef& pack : packs) {
     if (pack.object.save == save) continue;
     const std::string key = pack.object.key();
     const Result<ObjectInfo> found = objects.stat(key);
@@ -276,12 +293,12 @@ Status check_shared_packs(ObjectStore& objects, const Uuid& save, const format::
 }
 
 // Steps 1 to 5: the root, durable.
-Result<format::Root> write_root(ObjectStore& objects, UuidSource& uuids, Clock& clock,
-                                const CommitPlan& plan, std::span<const SealedRef> sealed,
-                                SealedRef& root_ref) {
+Result<NewRoot> write_root(ObjectStore& objects, UuidSource& uuids, Clock& clock,
+                           const CommitPlan& plan, std::span<const SealedRef> sealed) {
   CAISSON_ASSIGN_OR_RETURN(const Parts parts, open_parts(objects, plan, sealed));
   CAISSON_ASSIGN_OR_RETURN(const TensorsByName tensors, merge_directories(parts));
-  format::Root root;
+  NewRoot made;
+  format::Root& root = made.root;
   root.object = {
       .kind = format::ObjectKind::kRoot, .save = plan.save, .writer = uuids.next(), .number = 0};
   root.run = plan.run;
@@ -289,10 +306,12 @@ Result<format::Root> write_root(ObjectStore& objects, UuidSource& uuids, Clock& 
   root.epoch = plan.epoch;
   root.created_unix_ns = clock.unix_ns();
   root.metadata_json = plan.metadata_json;
-  CAISSON_RETURN_IF_ERROR(list_parts_and_packs(parts, root));
-  CAISSON_RETURN_IF_ERROR(check_shared_packs(objects, plan.save, root));
+  CAISSON_RETURN_IF_ERROR(list_parts_and_packs(parts, made));
+  CAISSON_RETURN_IF_ERROR(check_shared_packs(objects, plan.save, made.tables.packs));
   CAISSON_RETURN_IF_ERROR(write_directory(objects, tensors, parts, root));
-  const ByteVector bytes = format::encode_root(root);
+  const format::EncodedRoot encoded = format::encode_root(root, made.tables);
+  const ByteVector& bytes = encoded.bytes;
+  made.sealed = encoded.sealed;
   if (bytes.size() > format::kRootBytesMax) {
     return unsupported("the root of " + plan.run + "/" + std::to_string(plan.step) +
                        " would have " + std::to_string(bytes.size()) + " bytes, " +
@@ -300,23 +319,21 @@ Result<format::Root> write_root(ObjectStore& objects, UuidSource& uuids, Clock& 
                        " are allowed; save by fewer ranks, or with less metadata");
   }
   CAISSON_RETURN_IF_ERROR(objects.put_new(root.object.key(), bytes));
-  root_ref = {.object = root.object, .bytes = bytes.size(), .digest = digest_of(bytes)};
-  return root;
+  return made;
 }
 
 // Step 6.
-Result<format::CommitSeq> append_commit(Log& log, const CommitPlan& plan, const format::Root& root,
-                                        const SealedRef& root_ref) {
+Result<format::CommitSeq> append_commit(Log& log, const CommitPlan& plan, const NewRoot& made) {
   return log.append([&](const LogState& state) -> Result<format::LogBody> {
     const bool taken = state.find(plan.run, plan.step) != nullptr;
     const format::CommitRecord commit{.save = plan.save,
                                       .run = plan.run,
                                       .step = plan.step,
                                       .epoch = plan.epoch,
-                                      .root = root_ref,
+                                      .root = made.sealed,
                                       .replaces_same_step = taken && plan.overwrite};
     CAISSON_RETURN_IF_ERROR(state.check(commit));
-    for (const SealedRef& pack : root.packs) {
+    for (const SealedRef& pack : made.tables.packs) {
       if (!state.is_condemned(pack.object)) continue;
       return fenced(pack.object.key() + ", which this save refers to, was condemned by gc; save " +
                     "again: the chunks will be written anew");
@@ -338,13 +355,12 @@ Result<CommitOutcome> commit_checkpoint(ObjectStore& objects, Log& log, UuidSour
       return format::LogBody(record);
     });
   };
-  SealedRef root_ref;
-  const auto root = write_root(objects, uuids, clock, plan, parts, root_ref);
-  if (!root.ok()) {
+  const auto made = write_root(objects, uuids, clock, plan, parts);
+  if (!made.ok()) {
     close();
-    return root.status().with_context("commit of " + plan.run + "/" + std::to_string(plan.step));
+    return made.status().with_context("commit of " + plan.run + "/" + std::to_string(plan.step));
   }
-  const auto seq = append_commit(log, plan, *root, root_ref);
+  const auto seq = append_commit(log, plan, *made);
   if (!seq.ok()) {
     // An unknown outcome (I/O error) must stay unknown: a close would fail or contradict it.
     const StatusCode code = seq.status().code();
@@ -352,11 +368,11 @@ Result<CommitOutcome> commit_checkpoint(ObjectStore& objects, Log& log, UuidSour
     return seq.status().with_context("commit of " + plan.run + "/" + std::to_string(plan.step));
   }
   CommitOutcome outcome{.seq = *seq,
-                        .tensors = root->tensors,
+                        .tensors = made->root.tensors,
                         .entries = 0,
-                        .raw_bytes = root->raw_bytes,
-                        .stored_bytes = root->stored_bytes};
-  for (const format::RootPart& part : root->parts) outcome.entries += part.entries;
+                        .raw_bytes = made->root.raw_bytes,
+                        .stored_bytes = made->root.stored_bytes};
+  for (const format::RootPart& part : made->root.parts) outcome.entries += part.entries;
   return outcome;
 }
 

@@ -37,7 +37,7 @@ class Collector {
 
   Result<GcReport> run() {
     CAISSON_ASSIGN_OR_RETURN(auto state, log_.refresh());
-    if (!options_.dry_run && options_.close_dead) CAISSON_RETURN_IF_ERROR(close_dead(*state));
+    if (!options_.dry_run) CAISSON_RETURN_IF_ERROR(close_dead(*state));
     CAISSON_RETURN_IF_ERROR(list_objects());
     if (!options_.dry_run) {
       CAISSON_RETURN_IF_ERROR(while_log_moves([this] { return condemn(); }));
@@ -106,12 +106,12 @@ class Collector {
   Status read_roots(const LogState& state) {
     for (const format::SealedRef& sealed : state.roots_to_keep()) {
       if (live_.has_root(sealed.object)) continue;
-      const Result<format::Root> root = read_root(objects_, sealed);
+      const Result<WholeRoot> root = read_root(objects_, sealed);
       if (!root.ok()) {
         return root.status().with_context(
             "gc stopped, because a checkpoint that it must keep cannot be read");
       }
-      live_.add(sealed, *root);
+      live_.add(sealed, root->root, root->tables.packs);
     }
     return ok_status();
   }
@@ -158,7 +158,7 @@ class Collector {
     }
     for (const auto& [save, open] : state.open_saves()) {
       const bool dead = is_provably_dead(open.writer);
-      if (dead && options_.dry_run && options_.close_dead) {
+      if (dead && options_.dry_run) {
         // A run that is not dry closes this save first.
         report_.reclaimed.objects += in_progress[save].objects;
         report_.reclaimed.bytes += in_progress[save].bytes;

@@ -14,9 +14,6 @@ namespace caisson {
 struct GcOptions {
   // Changes nothing; the report says what would be freed now.
   bool dry_run = false;
-  // Ends saves whose process is certainly gone (is_provably_dead). Others end by `close`, or by a
-  // claim of their run.
-  bool close_dead = true;
 };
 
 struct GcCount {
@@ -50,7 +47,9 @@ struct GcReport {
 };
 
 // An unreadable or newer root, part of a checkpoint to keep, stops it before anything is condemned.
-// Any error may leave condemned objects behind; the next run deletes them.
+// Saves whose process is certainly gone (is_provably_dead) are ended first; others end by `close`,
+// or by a claim of their run. Any error may leave condemned objects behind; the next run deletes
+// them.
 Result<GcReport> run_gc(ObjectStore& objects, Log& log, const GcOptions& options = {});
 
 }  // namespace caisson

@@ -4,7 +4,8 @@ namespace caisson {
 
 using format::ObjectRef;
 
-void LiveObjects::add(const format::SealedRef& sealed, const format::Root& root) {
+void LiveObjects::add(const format::SealedRef& sealed, const format::Root& root,
+                      std::span<const format::SealedRef> packs) {
   const auto keep = [this](const ObjectRef& object) {
     objects_.insert(object);
     saves_.insert(object.save);
@@ -13,7 +14,7 @@ void LiveObjects::add(const format::SealedRef& sealed, const format::Root& root)
   keep(sealed.object);
   keep(root.directory.object);
   for (const format::RootPart& part : root.parts) keep(part.part.object);
-  for (const format::SealedRef& pack : root.packs) keep(pack.object);
+  for (const format::SealedRef& pack : packs) keep(pack.object);
 }
 
 Fate fate_of(const LogState& state, const LiveObjects& live, const ObjectRef& object) {

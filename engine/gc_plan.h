@@ -18,8 +18,9 @@ namespace caisson {
 class LiveObjects {
  public:
   bool has_root(const format::ObjectRef& root) const { return roots_.contains(root); }
-  // `root` is the content of `sealed`, checked against its digest.
-  void add(const format::SealedRef& sealed, const format::Root& root);
+  // `root` and `packs`, all that it lists, are the content of `sealed`, checked against its digest.
+  void add(const format::SealedRef& sealed, const format::Root& root,
+           std::span<const format::SealedRef> packs);
 
   bool contains(const format::ObjectRef& object) const { return objects_.contains(object); }
   bool contains_any_of(const Uuid& save) const { return saves_.contains(save); }

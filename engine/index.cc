@@ -343,7 +343,8 @@ Status RocksIndex::load_commit(const Checkpoint& checkpoint, IndexSync& report) 
   for (uint32_t part = 0; part < root.parts.size(); ++part) {
     CAISSON_RETURN_IF_ERROR(load_part(*manifest, part, checkpoint.save, report));
   }
-  for (const format::SealedRef& pack : root.packs) {
+  CAISSON_ASSIGN_OR_RETURN(const format::PackTables tables, manifest->packs().all());
+  for (const format::SealedRef& pack : tables.packs) {
     if (pack.object.save != checkpoint.save) continue;
     CAISSON_ASSIGN_OR_RETURN(const uint32_t ordinal, ordinal_of(pack.object));
     complete_.insert(ordinal);

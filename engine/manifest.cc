@@ -133,15 +133,19 @@ class ManifestImpl final : public Manifest {
                .index_offset = root_.directory_index_offset,
                .bytes = root_.directory.bytes} {}
 
-  // Once, before the manifest is shared.
-  Status read_index() {
-    for (const format::RootPart& part : root_.parts) {
-      for (const uint32_t pack : part.packs) {
-        if (pack < root_.packs.size()) continue;
-        return damaged(corruption(root_.object.key() + ": " + part.part.object.key() +
-                                  " refers to a pack that the root does not list"));
-      }
+  // Both once, before the manifest is shared.
+  Status start_packs(const SealedRef& sealed, const ByteVector& tables) {
+    if (tables.empty()) {
+      packs_ = std::make_unique<RootPacks>(reads_, sealed, root_);
+      return ok_status();
     }
+    Result<format::PackTables> decoded =
+        format::decode_pack_tables(root_, tables, sealed.object.key());
+    if (!decoded.ok()) return damaged(decoded.status());
+    packs_ = std::make_unique<RootPacks>(root_, std::move(decoded).value());
+    return ok_status();
+  }
+  Status read_index() {
     Result<std::vector<DirectoryPage>> pages = read_page_index(reads_, place_);
     if (!pages.ok()) return damaged(pages.status());
     pages_ = std::move(pages).value();
@@ -155,6 +159,7 @@ class ManifestImpl final : public Manifest {
   }
 
   const format::Root& root() const override { return root_; }
+  RootPacks& packs() override { return *packs_; }
 
   Result<std::optional<TensorRecord>> find(std::string_view name) override {
     const auto after = std::upper_bound(pages_.begin(), pages_.end(), name,
@@ -183,8 +188,11 @@ class ManifestImpl final : public Manifest {
   Result<ByteVector> inline_bytes(uint32_t part, const ChunkEntry& entry,
                                   uint32_t element_bits) override;
 
+  uint32_t pack_index(uint32_t part, const ChunkEntry& entry) const override {
+    return packs_->index_of(part, entry.pack);
+  }
   const SealedRef& pack_of(uint32_t part, const ChunkEntry& entry) const override {
-    return root_.packs[root_.parts[part].packs[entry.pack]];
+    return packs_->at(packs_->index_of(part, entry.pack));
   }
 
  private:
@@ -202,10 +210,11 @@ class ManifestImpl final : public Manifest {
   Status check_page(size_t index, const std::vector<TensorRecord>& records) const;
   Result<Page> load_page(size_t index);
   Result<Page> cached_page(size_t index) CAISSON_EXCLUDES(mutex_);
-  Status check_entry(uint32_t part, const ChunkEntry& entry) const;
+  Status check_entry(uint32_t part, const ChunkEntry& entry);
 
   ObjectReads reads_;
   const format::Root root_;
+  std::unique_ptr<RootPacks> packs_;
   const std::string name_;
   const DirectoryPlace place_;
   std::vector<DirectoryPage> pages_;
@@ -261,7 +270,8 @@ Result<Page> ManifestImpl::cached_page(size_t index) {
   return page;
 }
 
-Status ManifestImpl::check_entry(uint32_t part, const ChunkEntry& entry) const {
+// What an entry refers to exists; of a chunk in a pack, that pack is known from here on.
+Status ManifestImpl::check_entry(uint32_t part, const ChunkEntry& entry) {
   const format::RootPart& owner = root_.parts[part];
   if (entry.pack == format::kPackInline) {
     if (entry.offset_bytes() <= owner.inline_bytes &&
@@ -270,10 +280,11 @@ Status ManifestImpl::check_entry(uint32_t part, const ChunkEntry& entry) const {
     }
     return corruption("inline chunk " + to_hex(entry.id) + " lies outside the inline section");
   }
-  if (entry.pack >= owner.packs.size()) {
+  if (entry.pack >= owner.packs) {
     return corruption("chunk " + to_hex(entry.id) + " refers to pack " +
-                      std::to_string(entry.pack) + " of " + std::to_string(owner.packs.size()));
+                      std::to_string(entry.pack) + " of " + std::to_string(owner.packs));
   }
+  CAISSON_RETURN_IF_ERROR(packs_->need(part, entry.pack));
   const SealedRef& pack = pack_of(part, entry);
   if (entry.offset_bytes() > pack.bytes || entry.stored_bytes > pack.bytes - entry.offset_bytes()) {
     return corruption("chunk " + to_hex(entry.id) + " lies outside " + pack.object.key());
@@ -371,36 +382,33 @@ Result<std::unique_ptr<PartReader>> PartReader::open(ObjectStore& objects, const
       std::make_unique<PartReaderImpl>(objects, part, std::move(trailer)));
 }
 
-Result<format::Root> read_root(ObjectStore& objects, const SealedRef& root) {
-  const std::string key = root.object.key();
-  const auto damaged = [&](std::string_view why) {
-    return corruption(key + ": " + std::string(why) + verify_hint({}, "structure"));
-  };
-  if (root.bytes > format::kRootBytesMax) return damaged("the root is larger than any can be");
-  const Result<ByteVector> bytes = objects.get(key, root.bytes);
-  if (!bytes.ok()) {
-    if (bytes.status().code() == StatusCode::kNotFound) {
-      return damaged("the root of a committed checkpoint is missing");
-    }
-    if (bytes.status().code() == StatusCode::kCorruption) return damaged(bytes.status().message());
-    return bytes.status().with_context(key);
-  }
-  if ((bytes->size() != root.bytes || digest_of(*bytes) != root.digest) &&
-      !CAISSON_MUTANT(root_digest)) {
-    return damaged("the root is not the one that was committed: its " +
-                   std::to_string(bytes->size()) + " bytes have another digest");
-  }
-  Result<format::Root> decoded = format::decode_root(root.object, *bytes, key);
-  if (!decoded.ok()) {
-    if (decoded.status().code() != StatusCode::kCorruption) return decoded.status();
-    return damaged(decoded.status().message());
-  }
-  return decoded;
+namespace {
+
+Status damaged_root(const SealedRef& root, const Status& status) {
+  if (status.code() != StatusCode::kCorruption) return status.with_context(root.object.key());
+  return corruption(std::string(status.message()) + verify_hint({}, "structure"));
+}
+
+}  // namespace
+
+Result<WholeRoot> read_root(ObjectStore& objects, const SealedRef& root) {
+  ObjectReads reads(objects);
+  Result<OpenRoot> open = read_root_head(reads, root);
+  if (!open.ok()) return damaged_root(root, open.status());
+  Result<format::PackTables> tables =
+      open->tables.empty()
+          ? RootPacks(reads, root, open->root).all()
+          : format::decode_pack_tables(open->root, open->tables, root.object.key());
+  if (!tables.ok()) return damaged_root(root, tables.status());
+  return WholeRoot{.root = std::move(open->root), .tables = std::move(tables).value()};
 }
 
 Result<std::shared_ptr<Manifest>> Manifest::open(ObjectStore& objects, const SealedRef& root) {
-  CAISSON_ASSIGN_OR_RETURN(format::Root decoded, read_root(objects, root));
-  auto manifest = std::make_shared<ManifestImpl>(objects, std::move(decoded));
+  ObjectReads reads(objects);
+  Result<OpenRoot> open = read_root_head(reads, root);
+  if (!open.ok()) return damaged_root(root, open.status());
+  auto manifest = std::make_shared<ManifestImpl>(objects, std::move(open->root));
+  CAISSON_RETURN_IF_ERROR(manifest->start_packs(root, open->tables));
   CAISSON_RETURN_IF_ERROR(manifest->read_index());
   return std::shared_ptr<Manifest>(std::move(manifest));
 }

@@ -1,6 +1,6 @@
-// A checkpoint's manifest, opened for reading: the root in memory, directory pages and entry blocks
-// fetched when asked for. Used by restore, dedup against a parent, diff, verify and gc. Every byte
-// is checked against the digest or checksum that vouches for it. Thread-safe.
+// A checkpoint's manifest, opened for reading: the root's head in memory; packs, directory pages
+// and entry blocks fetched when asked for. Used by restore, dedup against a parent, diff, verify
+// and gc. Every byte is checked against the digest or checksum that vouches for it. Thread-safe.
 #pragma once
 
 #include <functional>
@@ -13,6 +13,7 @@
 #include "engine/format/directory.h"
 #include "engine/format/part.h"
 #include "engine/format/root.h"
+#include "engine/root_packs.h"
 #include "io/object_store.h"
 
 namespace caisson {
@@ -29,17 +30,23 @@ class PartReader {
   virtual Status for_each(const std::function<Status(TensorRecord&&)>& visit) = 0;
 };
 
-// The root alone: all that gc needs. kCorruption when it is not what `root` vouches for.
-Result<format::Root> read_root(ObjectStore& objects, const format::SealedRef& root);
+// A root with the complete list of its packs.
+struct WholeRoot {
+  format::Root root;
+  format::PackTables tables;
+};
+// All that gc needs. kCorruption when it is not what `root` vouches for.
+Result<WholeRoot> read_root(ObjectStore& objects, const format::SealedRef& root);
 
 class Manifest {
  public:
-  // kCorruption when the root or its directory index is not what `root` vouches for.
+  // kCorruption when the root's head or its directory index is not what `root` vouches for.
   static Result<std::shared_ptr<Manifest>> open(ObjectStore& objects,
                                                 const format::SealedRef& root);
   virtual ~Manifest() = default;
 
   virtual const format::Root& root() const = 0;
+  virtual RootPacks& packs() = 0;
   // One page read (cached) at most.
   virtual Result<std::optional<TensorRecord>> find(std::string_view name) = 0;
   // All records by name.
@@ -50,8 +57,11 @@ class Manifest {
   // The raw bytes of an inline entry, verified against its id. `element_bits` seeds the id.
   virtual Result<ByteVector> inline_bytes(uint32_t part, const format::ChunkEntry& entry,
                                           uint32_t element_bits) = 0;
+  // Index into the root's packs, and that pack.
   // REQUIRES: entry.pack is a pack index (not inline) and was given by entries(part, ...).
-  virtual const format::SealedRef& pack_of(uint32_t part, const format::ChunkEntry& entry) const = 0;
+  virtual uint32_t pack_index(uint32_t part, const format::ChunkEntry& entry) const = 0;
+  virtual const format::SealedRef& pack_of(uint32_t part,
+                                           const format::ChunkEntry& entry) const = 0;
 };
 
 }  // namespace caisson

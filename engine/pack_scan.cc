@@ -42,7 +42,7 @@ Result<std::shared_ptr<const format::PackFooter>> read_footer(ObjectReads& reads
 // One scan: segments of all packs in order, each a read, checked as they arrive.
 class PackScan {
  public:
-  PackScan(ObjectStore& objects, PackFooters& footers, ObjectReads& reads, const format::Root& root,
+  PackScan(ObjectStore& objects, PackFooters& footers, ObjectReads& reads, RootPacks& root_packs,
            std::span<const format::SealedRef> packs, const PackScanOptions& options,
            const PackScanEvents& events)
       : objects_(objects),
@@ -50,7 +50,7 @@ class PackScan {
         packs_(packs),
         options_(options),
         events_(events),
-        chunks_(reads, root) {}
+        chunks_(reads, root_packs) {}
 
   Status run(MemoryBudget& budget) {
     const uint64_t fit = budget.bytes_max() / format::kSegmentBytesMax;
@@ -247,11 +247,11 @@ const format::ChunkEntry* find_chunk(const format::PackFooter& footer, uint64_t 
 }
 
 Status scan_packs(ObjectStore& objects, MemoryBudget& budget, PackFooters& footers,
-                  ObjectReads& reads, const format::Root& root,
+                  ObjectReads& reads, RootPacks& root_packs,
                   std::span<const format::SealedRef> packs, const PackScanOptions& options,
                   const PackScanEvents& events) {
   if (packs.empty()) return ok_status();
-  PackScan scan(objects, footers, reads, root, packs, options, events);
+  PackScan scan(objects, footers, reads, root_packs, packs, options, events);
   return scan.run(budget);
 }
 

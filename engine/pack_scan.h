@@ -48,9 +48,9 @@ struct PackScanEvents {
 };
 
 // Reads every segment of `packs`, in order, several reads in flight. An error says that the scan
-// could not go on; damage is an event. `root` vouches for the packs and for their bases.
+// could not go on; damage is an event. `root_packs` lists the packs and those of their bases.
 Status scan_packs(ObjectStore& objects, MemoryBudget& budget, PackFooters& footers,
-                  ObjectReads& reads, const format::Root& root,
+                  ObjectReads& reads, RootPacks& root_packs,
                   std::span<const format::SealedRef> packs, const PackScanOptions& options,
                   const PackScanEvents& events);
 

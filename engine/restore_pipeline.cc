@@ -25,13 +25,13 @@ constexpr std::chrono::milliseconds kProgressInterval{100};
 // What the workers of one restore share.
 class RestoreRun {
  public:
-  RestoreRun(ObjectStore& objects_in, const format::Root& root_in, const RestoreRequest& request_in,
+  RestoreRun(ObjectStore& objects_in, Manifest& manifest_in, const RestoreRequest& request_in,
              const RestorePlan& plan_in, const RestoreOptions& options)
       : objects(objects_in),
-        root(root_in),
+        manifest(manifest_in),
         request(request_in),
         plan(plan_in),
-        name(root_in.run + "/" + std::to_string(root_in.step)),
+        name(manifest.root().run + "/" + std::to_string(manifest.root().step)),
         bases(objects_in),
         options_(options) {}
 
@@ -68,8 +68,13 @@ class RestoreRun {
     options_.progress({.bytes_done = done_, .bytes_total = request.raw_bytes});
   }
 
+  // The object that a planned read or chunk names.
+  const format::SealedRef& object(uint32_t index) const {
+    return object_of(manifest.root(), manifest.packs(), index);
+  }
+
   ObjectStore& objects;
-  const format::Root& root;
+  Manifest& manifest;
   const RestoreRequest& request;
   const RestorePlan& plan;
   const std::string name;
@@ -97,8 +102,7 @@ class OpenPacks {
       open_.splice(open_.begin(), open_, it);
       return open_.front().reader;
     }
-    Result<std::unique_ptr<ObjectReader>> reader =
-        open_sealed(run_.objects, object_of(run_.root, object));
+    Result<std::unique_ptr<ObjectReader>> reader = open_sealed(run_.objects, run_.object(object));
     if (!reader.ok()) {
       const Status& status = reader.status();
       if (status.code() != StatusCode::kCorruption) return status.with_context(run_.name);
@@ -129,7 +133,11 @@ struct ReadSlot {
 class RestoreWorker {
  public:
   RestoreWorker(RestoreRun& run, MemoryBudget& budget, uint32_t workers)
-      : run_(run), budget_(budget), workers_(workers), packs_(run), chunks_(run.bases, run.root) {}
+      : run_(run),
+        budget_(budget),
+        workers_(workers),
+        packs_(run),
+        chunks_(run.bases, run.manifest.packs()) {}
 
   // Stages 3 to 6, over the reads that this worker gets. One thread keeps the queue full and
   // verifies and places what has arrived; destruction of the queue waits for what is in flight.
@@ -276,9 +284,8 @@ Status RestoreWorker::chunk_failure(const PlannedChunk& chunk, const Status& why
   const WantedBox& target = run_.request.targets[placement.target];
   const WantedTensor& tensor = run_.request.tensors[target.tensor];
   const ShardRecord& shard = tensor.shards[placement.shard];
-  return {why.code(), run_.name + ": " + object_of(run_.root, chunk.object).object.key() +
-                          " at offset " + std::to_string(chunk.offset) + ": chunk " +
-                          to_hex(chunk.id) + ", " +
+  return {why.code(), run_.name + ": " + run_.object(chunk.object).object.key() + " at offset " +
+                          std::to_string(chunk.offset) + ": chunk " + to_hex(chunk.id) + ", " +
                           to_string(piece_at(shard.grid, shard.box, placement.piece)) +
                           " of tensor \"" + tensor.spec.name + "\": " + std::string(why.message()) +
                           verify_hint(run_.name, "full")};
@@ -287,7 +294,7 @@ Status RestoreWorker::chunk_failure(const PlannedChunk& chunk, const Status& why
 Result<RestorePlan> plan_reads(Manifest& manifest, const RestoreRequest& request) {
   const format::Root& root = manifest.root();
   const std::string name = root.run + "/" + std::to_string(root.step);
-  PlanBuilder builder(root);
+  PlanBuilder builder(root, manifest.packs());
   for (const EntryRange& range : entry_ranges(request.uses)) {
     CAISSON_ASSIGN_OR_RETURN(const std::vector<format::ChunkEntry> entries,
                              manifest.entries(range.part, range.first, range.count));
@@ -315,7 +322,7 @@ Result<RestoreReport> restore_boxes(ObjectStore& objects, Manifest& manifest, Me
   CAISSON_ASSIGN_OR_RETURN(const RestorePlan plan, plan_reads(manifest, request));
 
   // 3 read, 4 decode, 5 verify, 6 place: RestoreWorker::work.
-  RestoreRun run(objects, manifest.root(), request, plan, options);
+  RestoreRun run(objects, manifest, request, plan, options);
   CAISSON_RETURN_IF_ERROR(run.check_stop());
   const auto workers =
       static_cast<uint32_t>(std::min<uint64_t>(std::max(options.workers, 1u), plan.reads.size()));

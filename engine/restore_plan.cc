@@ -165,9 +165,9 @@ std::vector<EntryRange> entry_ranges(std::span<const PieceUse> uses) {
   return ranges;
 }
 
-const format::SealedRef& object_of(const format::Root& root, uint32_t object) {
-  return object < root.packs.size() ? root.packs[object]
-                                    : root.parts[object - root.packs.size()].part;
+const format::SealedRef& object_of(const format::Root& root, const RootPacks& packs,
+                                   uint32_t object) {
+  return object < packs.size() ? packs.at(object) : root.parts[object - packs.size()].part;
 }
 
 Status PlanBuilder::add(const PieceUse& use, const WantedTensor& tensor,
@@ -185,17 +185,18 @@ Status PlanBuilder::add(const PieceUse& use, const WantedTensor& tensor,
                       " of tensor \"" + tensor.spec.name + "\" has " + std::to_string(raw_bytes));
   }
   const bool in_part = entry.pack == format::kPackInline;
-  const auto packs = static_cast<uint32_t>(root_.packs.size());
-  items_.push_back({.chunk = {.id = entry.id,
-                              .offset = entry.offset_bytes() + (in_part ? part.inline_offset : 0),
-                              .object = in_part ? packs + use.part : part.packs[entry.pack],
-                              .stored_bytes = entry.stored_bytes,
-                              .raw_bytes = entry.raw_bytes,
-                              .codec = entry.codec,
-                              .flags = entry.flags,
-                              .element = {.code = static_cast<uint8_t>(tensor.spec.dtype.code),
-                                          .bits = tensor.spec.dtype.bits}},
-                    .placement = {.target = use.target, .shard = use.shard, .piece = use.piece}});
+  const auto packs = static_cast<uint32_t>(packs_.size());
+  items_.push_back(
+      {.chunk = {.id = entry.id,
+                 .offset = entry.offset_bytes() + (in_part ? part.inline_offset : 0),
+                 .object = in_part ? packs + use.part : packs_.index_of(use.part, entry.pack),
+                 .stored_bytes = entry.stored_bytes,
+                 .raw_bytes = entry.raw_bytes,
+                 .codec = entry.codec,
+                 .flags = entry.flags,
+                 .element = {.code = static_cast<uint8_t>(tensor.spec.dtype.code),
+                             .bits = tensor.spec.dtype.bits}},
+       .placement = {.target = use.target, .shard = use.shard, .piece = use.piece}});
   return ok_status();
 }
 
@@ -229,7 +230,7 @@ RestorePlan PlanBuilder::finish() && {
     chunk.first_placement = static_cast<uint32_t>(plan.placements.size() - 1);
     chunk.placements = 1;
     coalescer.add(chunk, static_cast<uint32_t>(plan.chunks.size() - 1),
-                  object_of(root_, chunk.object).bytes);
+                  object_of(root_, packs_, chunk.object).bytes);
     plan.stored_bytes += chunk.stored_bytes;
     const bool stored_raw = chunk.codec == static_cast<uint8_t>(CodecId::kRaw) && chunk.flags == 0;
     if (!stored_raw) plan.decode_bytes_max = std::max(plan.decode_bytes_max, chunk.raw_bytes);

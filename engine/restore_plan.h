@@ -11,6 +11,7 @@
 #include "compression/codec.h"
 #include "engine/format/directory.h"
 #include "engine/format/root.h"
+#include "engine/root_packs.h"
 
 namespace caisson {
 
@@ -116,11 +117,13 @@ struct RestorePlan {
 };
 
 // Objects are numbered: first the root's packs, then its parts (inline chunks lie in those).
-const format::SealedRef& object_of(const format::Root& root, uint32_t object);
+// REQUIRES: `object` comes from a plan over entries that a Manifest of this root gave.
+const format::SealedRef& object_of(const format::Root& root, const RootPacks& packs,
+                                   uint32_t object);
 
 class PlanBuilder {
  public:
-  explicit PlanBuilder(const format::Root& root) : root_(root) {}
+  PlanBuilder(const format::Root& root, const RootPacks& packs) : root_(root), packs_(packs) {}
   // `entry` is what the part's table says of `use`, whose piece is one of `tensor`.
   // kCorruption when the entry does not fit the piece.
   Status add(const PieceUse& use, const WantedTensor& tensor, const format::ChunkEntry& entry);
@@ -134,6 +137,7 @@ class PlanBuilder {
   static bool same_chunk(const PlannedChunk& a, const PlannedChunk& b);
 
   const format::Root& root_;
+  const RootPacks& packs_;
   std::vector<Item> items_;
 };
 

@@ -53,17 +53,18 @@ Status Scrubber::check_checkpoint(const std::string& name, const format::SealedR
   Manifest& manifest = **opened;
   const format::Root& content = manifest.root();
   report_.bytes_read += root.bytes;
-  report_.objects += 1 + content.parts.size() + content.packs.size();
+  report_.objects += 1 + content.parts.size() + content.packs;
   needed_.insert(content.directory.object.key());
   for (const format::RootPart& part : content.parts) needed_.insert(part.part.object.key());
-  for (const format::SealedRef& pack : content.packs) needed_.insert(pack.object.key());
+  CAISSON_RETURN_IF_ERROR(read_tables(manifest));
+  for (const format::SealedRef& pack : tables_.packs) needed_.insert(pack.object.key());
   if (content.run + "/" + std::to_string(content.step) != name) {
     add({.object = root.object.key(),
          .what = "the root is of " + content.run + "/" + std::to_string(content.step)});
   }
   CAISSON_RETURN_IF_ERROR(check_parts(manifest));
   CAISSON_RETURN_IF_ERROR(check_directory(manifest));
-  CAISSON_RETURN_IF_ERROR(check_packs(manifest));
+  CAISSON_RETURN_IF_ERROR(check_packs());
   CAISSON_RETURN_IF_ERROR(check_entries(manifest));
   if (options_.depth != ScrubDepth::kStructure) CAISSON_RETURN_IF_ERROR(check_bodies(manifest));
   return name_tensors(manifest);
@@ -71,14 +72,17 @@ Status Scrubber::check_checkpoint(const std::string& name, const format::SealedR
 
 // A manifest that does not open: its root is damaged, or else the page index of its directory.
 Status Scrubber::note_unopened(const format::SealedRef& root, const Status& why) {
-  const Result<ByteVector> bytes = objects_.get(root.object.key(), root.bytes);
-  if (bytes.ok() && digest_of(*bytes) == root.digest) {
-    const Result<format::Root> decoded =
-        format::decode_root(root.object, *bytes, root.object.key());
-    if (decoded.ok())
-      return note(why, decoded->directory.object.key(), decoded->directory_index_offset);
-  }
-  return note(why, root.object.key(), 0);
+  const Result<WholeRoot> whole = read_root(objects_, root);
+  if (!whole.ok()) return note(why, root.object.key(), 0);
+  return note(why, whole->root.directory.object.key(), whole->root.directory_index_offset);
+}
+
+// Damaged tables leave none: then what only they tell goes unchecked, and this was reported.
+Status Scrubber::read_tables(Manifest& manifest) {
+  tables_ = {};
+  Result<format::PackTables> tables = manifest.packs().all();
+  if (tables.ok()) tables_ = std::move(tables).value();
+  return note(tables.status(), manifest.root().object.key(), manifest.root().tables_offset);
 }
 
 Status Scrubber::note(const Status& status, const std::string& object, uint64_t offset) {
@@ -108,8 +112,10 @@ Status Scrubber::check_stop() const {
 // Trailers, and whether the root tells the same of each part as the part itself.
 Status Scrubber::check_parts(const Manifest& manifest) {
   const format::Root& root = manifest.root();
+  size_t row = 0;  // of the tables
   for (const format::RootPart& part : root.parts) {
     CAISSON_RETURN_IF_ERROR(check_stop());
+    const size_t first_row = std::exchange(row, row + part.packs);
     const std::string key = part.part.object.key();
     Result<std::unique_ptr<PartReader>> reader = PartReader::open(objects_, part.part);
     if (!reader.ok()) {
@@ -129,9 +135,9 @@ Status Scrubber::check_parts(const Manifest& manifest) {
       CAISSON_RETURN_IF_ERROR(note(packs.status(), key, trailer.packs_offset));
       continue;
     }
-    bool same = packs->size() == part.packs.size();
-    for (size_t i = 0; same && i < packs->size(); ++i) {
-      same = (*packs)[i] == root.packs[part.packs[i]];
+    bool same = packs->size() == part.packs;
+    for (size_t i = 0; same && first_row + i < tables_.of_parts.size() && i < part.packs; ++i) {
+      same = (*packs)[i] == tables_.packs[tables_.of_parts[first_row + i]];
     }
     if (!same) {
       add({.object = key,
@@ -169,8 +175,8 @@ Status Scrubber::check_directory(Manifest& manifest) {
 }
 
 // Footers and lengths; at the other depths check_bodies reads the rest.
-Status Scrubber::check_packs(Manifest& manifest) {
-  for (const format::SealedRef& pack : manifest.root().packs) {
+Status Scrubber::check_packs() {
+  for (const format::SealedRef& pack : tables_.packs) {
     CAISSON_RETURN_IF_ERROR(check_stop());
     const auto known = bad_packs_.find(pack.object);
     if (known != bad_packs_.end()) {
@@ -277,7 +283,7 @@ Status Scrubber::check_bodies(Manifest& manifest) {
   }
   std::vector<format::SealedRef> packs;
   uint64_t total = 0, done = 0;
-  for (const format::SealedRef& pack : root.packs) {
+  for (const format::SealedRef& pack : tables_.packs) {
     if (bad_packs_.contains(pack.object) || !read_packs_.insert(pack.object).second) continue;
     packs.push_back(pack);
     total += pack.bytes;
@@ -301,7 +307,7 @@ Status Scrubber::check_bodies(Manifest& manifest) {
                                     if (options_.progress)
                                       options_.progress({.bytes_done = done, .bytes_total = total});
                                   }};
-  return scan_packs(objects_, budget_, footers_, reads_, root, packs,
+  return scan_packs(objects_, budget_, footers_, reads_, manifest.packs(), packs,
                     {.decode = options_.depth == ScrubDepth::kFull, .stop = options_.stop}, events);
 }
 

@@ -79,6 +79,7 @@ class Scrubber {
   // Turns damage into a finding; gives back what is not damage.
   Status note(const Status& status, const std::string& object, uint64_t offset);
   Status note_unopened(const format::SealedRef& root, const Status& why);
+  Status read_tables(Manifest& manifest);
   void add(ScrubFinding finding);
   void add_chunk(ScrubFinding finding, uint32_t part, uint64_t entry);
   Status check_stop() const;
@@ -91,7 +92,7 @@ class Scrubber {
                      const format::ChunkEntry& entry);
   Status check_bodies(Manifest& manifest);
   Status check_digest(const format::SealedRef& object, uint64_t bytes, const Digest& expected);
-  Status check_packs(Manifest& manifest);
+  Status check_packs();
   Status name_tensors(Manifest& manifest);
   Status find_places(Manifest& manifest);
 
@@ -101,7 +102,8 @@ class Scrubber {
   ScrubReport report_;
   ObjectReads reads_;
   PackFooters footers_;
-  std::string checkpoint_;  // being checked
+  std::string checkpoint_;     // being checked
+  format::PackTables tables_;  // of its root
   std::vector<Place> places_;
   std::set<std::string> needed_;                        // keys that checked checkpoints need
   std::map<format::ObjectRef, std::string> bad_packs_;  // -> the checkpoint that reported it

@@ -54,7 +54,8 @@ class StatCommand final : public Command {
       needed_metadata.insert(checkpoint.root.object.key());
       const format::Root& root = manifest->root();
       needed_metadata.insert(root.directory.object.key());
-      for (const format::SealedRef& pack : root.packs) needed_data.insert(pack.object.key());
+      CAISSON_ASSIGN_OR_RETURN(const format::PackTables tables, manifest->packs().all());
+      for (const format::SealedRef& pack : tables.packs) needed_data.insert(pack.object.key());
       for (const format::RootPart& part : root.parts) {
         needed_metadata.insert(part.part.object.key());
       }

@@ -24,6 +24,7 @@
 #include <algorithm>
 #include <string>
 
+#include "engine/format/record.h"
 #include "io/base/check.h"
 
 namespace caisson::format {
@@ -69,11 +70,6 @@ std::string_view fault_of(const BaseRef& base) {
   }
   if (base.pack.kind != ObjectKind::kPack) return "a base lies in a pack";
   return {};
-}
-
-bool take_zeros(ByteReader& in, size_t count) {
-  const Bytes bytes = in.get_bytes(count);
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
 }
 
 }  // namespace
@@ -128,9 +124,9 @@ Result<BaseRef> decode_base_ref(Bytes stored, std::string_view what) {
   base.stored_bytes = in.get<uint32_t>();
   base.offset_units = in.get<uint32_t>();
   base.codec = in.get<uint8_t>();
-  bool zeros = take_zeros(in, kBaseReserved1);
+  bool zeros = is_zero(in.get_bytes(kBaseReserved1));
   base.pack = get_ref(in);
-  zeros = take_zeros(in, kBaseReserved2) && zeros;
+  zeros = is_zero(in.get_bytes(kBaseReserved2)) && zeros;
   std::string_view fault = fault_of(base);
   if (!zeros) fault = "reserved bytes are not zero";
   if (!in.ok()) fault = "it is cut short or names no object";

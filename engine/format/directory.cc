@@ -179,7 +179,7 @@ Result<ShardRecord> get_shard(ByteReader& in, const TensorRecord& record) {
 }
 
 void put_record(ByteWriter& out, const TensorRecord& record) {
-  CAISSON_CHECK(check_head(record).ok());
+  CAISSON_CHECK(check_head(record).ok() && record.shards.size() <= kShardsMax);
   out.put_string(record.spec.name);
   out.put(static_cast<uint8_t>(record.spec.dtype.code));
   out.put(record.spec.dtype.bits);
@@ -213,6 +213,7 @@ Result<TensorRecord> get_record(ByteReader& in) {
   if (record.kind == TensorKind::kAlias && shards != 0) {
     return invalid_argument("an alias is of another tensor and has no shards");
   }
+  if (shards > kShardsMax) return invalid_argument("a tensor has more shards than it can");
   record.shards.reserve(static_cast<size_t>(shards));
   for (uint64_t i = 0; i < shards; ++i) {
     CAISSON_ASSIGN_OR_RETURN(ShardRecord shard, get_shard(in, record));
@@ -312,7 +313,7 @@ Result<std::vector<DirectoryPage>> decode_page_index(const Uuid& salt, uint64_t 
     page.first_name = in.get_string(kNameBytesMax);
     if (!in.ok()) return damaged("an entry is cut short");
     if (page.offset != end || page.bytes > index_offset - end || page.bytes > kPageBytesMax ||
-        page.bytes < kPageHeaderBytes || page.records == 0 ||
+        page.bytes < kPageHeaderBytes || page.records == 0 || page.records > kPageRecordsMax ||
         page.records > (page.bytes - kPageHeaderBytes) / kRecordBytesMin) {
       return damaged("pages do not follow each other up to the index");
     }
@@ -333,14 +334,16 @@ Result<std::vector<TensorRecord>> decode_page(const Uuid& salt, const DirectoryP
       check_frame(salt, page.offset, bytes, kPageMagic, kPageHeaderBytes, where));
   ByteReader in(bytes.subspan(kCheckedAt + kMagicBytes));
   const auto count = in.get<uint32_t>();
-  if (bytes.size() != page.bytes || count != page.records ||
+  if (bytes.size() != page.bytes || count != page.records || count > kPageRecordsMax ||
       count > in.remaining() / kRecordBytesMin) {
     return corrupt_at(where, page.offset, "is not what the page index says");
   }
   std::vector<TensorRecord> records;
   records.reserve(count);
   for (uint32_t i = 0; i < count; ++i) {
-    const uint64_t at = page.offset + bytes.size() - in.remaining();
+    const uint64_t used = bytes.size() - in.remaining();
+    const uint64_t at = page.offset + used;
+    if (used >= kPageBytesTarget) return corrupt_at(where, at, "the page should have ended here");
     Result<TensorRecord> record = get_record(in);
     if (!record.ok()) return corrupt_at(where, at, record.status().message());
     records.push_back(std::move(record).value());

@@ -42,20 +42,26 @@ struct TensorRecord {
 
 namespace format {
 
-// Bytes that a shard takes at least: what bounds the memory that a hostile page can ask for.
-inline constexpr size_t kShardBytesMin = 13;
-inline constexpr size_t kRecordBytesMin = 8;
-static_assert(sizeof(ShardRecord) <= 32 * kShardBytesMin);
-static_assert(sizeof(TensorRecord) <= 48 * kRecordBytesMin);
+inline constexpr size_t kShardBytesMin = 13;  // in a page
+inline constexpr size_t kRecordBytesMin = 7;
 
+// All records of a page but the last end within this many bytes of its start, and a record has at
+// most kShardsMax shards: so a page gives at most 9,361 records and 5,041 + kShardsMax shards,
+// whatever it counts, and never asks for more than 85 MB of memory.
 inline constexpr size_t kPageBytesTarget = 64 << 10;
+inline constexpr uint64_t kShardsMax = 1u << 18;  // of one tensor
+inline constexpr uint32_t kPageRecordsMax = kPageBytesTarget / kRecordBytesMin - 1;
 inline constexpr size_t kPageBytesMax = 64 << 20;  // one tensor with very many shards
+static_assert(kPageRecordsMax * sizeof(TensorRecord) +
+                  (kPageBytesTarget / kShardBytesMin + kShardsMax) * sizeof(ShardRecord) <=
+              85'000'000);
 
 // Streams records into pages, each with its checksum. take_page() gives finished pages to write in
 // order; finish() gives the page index, which ends the directory.
 class DirectoryEncoder {
  public:
   explicit DirectoryEncoder(const Uuid& salt) : salt_(salt) {}
+  // REQUIRES: at most kShardsMax shards.
   void add(const TensorRecord& record);
   // Bytes ready to be appended since the last call; empty while the page is still filling.
   ByteVector take_pages();

@@ -218,8 +218,7 @@ Result<LogRecord> decode_log_record(uint64_t seq, Bytes bytes) {
   if (record.seq != seq && !CAISSON_MUTANT(log_record_seq)) {
     return damaged("the record says " + log_key(record.seq));
   }
-  if (std::any_of(reserved.begin(), reserved.end(),
-                  [](std::byte b) { return b != std::byte{0}; })) {
+  if (!is_zero(reserved)) {
     return damaged("reserved bytes are not zero");
   }
   if (type < static_cast<uint8_t>(Type::kOpen) || type > static_cast<uint8_t>(Type::kReplace)) {

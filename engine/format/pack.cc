@@ -36,10 +36,6 @@ constexpr size_t kEntriesAt = 96;
 static_assert(kCheckedAt + kObjectRefBytes + kReserved1 + 8 + 8 + 4 + kReserved2 == kEntriesAt);
 static_assert(kEntriesAt + kSegmentEntriesMax * kEntryBytes <= kBlockBytes);
 
-bool is_zero(Bytes bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
-}
-
 // What is wrong with it; empty: nothing. The same for what is written and what is read.
 std::string_view fault_of(const Segment& segment) {
   if (segment.offset < kBlockBytes || segment.offset % kBlockBytes != 0 ||

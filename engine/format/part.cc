@@ -105,8 +105,7 @@ Result<std::vector<ChunkEntry>> decode_entry_block(const Uuid& part, uint64_t in
     return damaged("not a block of an entry table");
   }
   const Bytes rest = block.subspan(kEntriesAt + count * kEntryBytes);
-  if (load_le<uint16_t>(block.data() + kReservedAt) != 0 ||
-      std::any_of(rest.begin(), rest.end(), [](std::byte b) { return b != std::byte{0}; })) {
+  if (load_le<uint16_t>(block.data() + kReservedAt) != 0 || !is_zero(rest)) {
     return damaged("reserved bytes are not zero");
   }
   const std::string where = std::string(what) + " at offset " + std::to_string(index * kBlockBytes);

@@ -35,10 +35,6 @@ constexpr size_t kHeaderChecksumAt = 56;
 static_assert(kHeaderChecksumAt + sizeof(uint64_t) == kEnvelopeBytes);
 static_assert(sizeof(Uuid) == 16 && kSaltAt + sizeof(Uuid) == kPayloadChecksumAt);
 
-bool is_zero(Bytes bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
-}
-
 // The header of an envelope, checked; `payload_bytes` is what it says, not yet compared.
 struct Header {
   Envelope envelope;
@@ -98,6 +94,10 @@ Result<Envelope> check_payload(Header header, Bytes bytes, std::string_view what
 
 }  // namespace
 
+bool is_zero(Bytes bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
 Status corrupt_at(std::string_view what, uint64_t offset, std::string_view why) {
   return corruption(std::string(what) + " at offset " + std::to_string(offset) + ": " +
                     std::string(why));
@@ -129,6 +129,14 @@ Result<Envelope> decode_envelope(std::string_view magic, Bytes bytes, std::strin
                           std::to_string(bytes.size() - kEnvelopeBytes));
   }
   return check_payload(header, bytes, what);
+}
+
+Result<uint64_t> envelope_bytes(std::string_view magic, Bytes start, std::string_view what) {
+  CAISSON_ASSIGN_OR_RETURN(const Header header, decode_header(magic, start, what));
+  if (header.payload_bytes > UINT64_MAX - kEnvelopeBytes) {
+    return corrupt_at(what, kLengthAt, "says more content than there can be");
+  }
+  return kEnvelopeBytes + header.payload_bytes;
 }
 
 ByteVector encode_envelope_block(std::string_view magic, const Uuid& salt, Bytes payload,

@@ -41,11 +41,17 @@ ByteVector encode_envelope(std::string_view magic, const Uuid& salt, Bytes paylo
 // checksum; kUnsupported for a newer version or an unknown incompatible feature.
 Result<Envelope> decode_envelope(std::string_view magic, Bytes bytes, std::string_view what);
 
+// The length of the envelope that starts with `start`, as its header says, whose checksum holds.
+Result<uint64_t> envelope_bytes(std::string_view magic, Bytes start, std::string_view what);
+
 // An envelope alone in a block, zeros after it: headers and trailers that are read by their place.
 // REQUIRES: kEnvelopeBytes + payload.size() <= block_bytes.
 ByteVector encode_envelope_block(std::string_view magic, const Uuid& salt, Bytes payload,
                                  size_t block_bytes);
 Result<Envelope> decode_envelope_block(std::string_view magic, Bytes block, std::string_view what);
+
+// Whether reserved bytes are as every writer leaves them.
+bool is_zero(Bytes bytes);
 
 // "WHAT at offset N: why", as kCorruption.
 Status corrupt_at(std::string_view what, uint64_t offset, std::string_view why);

@@ -23,10 +23,10 @@ constexpr uint64_t kSeed = 4;
 constexpr int kFlipsPerObject = 6;
 
 const char* const kChecks[] = {
-    "header_checksum",     "payload_checksum",     "root_digest",        "page_checksum",
-    "part_trailer_digest", "entry_block_checksum", "inline_content_id",  "content_id",
-    "object_size",         "object_digest",        "pack_footer_digest", "segment_checksum",
-    "stored_checksum",
+    "header_checksum",     "payload_checksum",     "root_digest",         "page_checksum",
+    "part_trailer_digest", "entry_block_checksum", "inline_content_id",   "content_id",
+    "object_size",         "object_digest",        "pack_footer_digest",  "segment_checksum",
+    "stored_checksum",     "pack_tables_digest",
 };
 
 struct Damage {
@@ -123,9 +123,19 @@ void CheckMutants::replace_with_valid(const std::string& path) {
   if (!ref.ok()) return;
   const ByteVector bytes = bytes_of(path);
   if (ref->kind == format::ObjectKind::kRoot) {
-    format::Root root = format::decode_root(*ref, bytes, key).value();
+    const uint64_t head = format::root_head_bytes(bytes, key).value();
+    format::Root root =
+        format::decode_root(*ref, bytes.size(), Bytes(bytes).first(head), key).value();
+    const format::PackTables tables =
+        format::decode_pack_tables(root, Bytes(bytes).subspan(head), key).value();
     root.created_unix_ns ^= 1;
-    add("another valid root", path, format::encode_root(root));
+    add("another valid root", path, format::encode_root(root, tables).bytes);
+    format::PackTables others = tables;
+    for (format::SealedRef& pack : others.packs) pack.digest.bytes[0] ^= std::byte{1};
+    const ByteVector behind = format::encode_pack_tables(ref->writer, head, others);
+    ByteVector changed(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(head));
+    changed.insert(changed.end(), behind.begin(), behind.end());
+    add("another valid table of packs", path, std::move(changed));
   } else if (ref->kind == format::ObjectKind::kPart) {
     const Bytes block = Bytes(bytes).last(format::kBlockBytes);
     auto trailer = format::decode_part_trailer(*ref, bytes.size(), block, key).value();

@@ -352,24 +352,48 @@ class Manifest:
     def __init__(self, store, root):
         self.store = store
         data = store.read(root.ref.key())
-        need(len(data) == root.bytes and digest(data) == root.digest, "digest of the root")
-        content, uuid = envelope(b"CSN_ROOT", data)
+        need(len(data) == root.bytes >= 64, "length of the root")
+        head = 64 + struct.unpack("<Q", data[24:32])[0]
+        need(digest(data[:head]) == root.digest, "digest of the root")
+        content, uuid = envelope(b"CSN_ROOT", data[:head])
         need(Ref(content) == root.ref and uuid == root.ref.writer, "the root of another")
         self.run, self.step, _ = content.text(), content.u64(), content.u64()
         content.i64()
         self.metadata = json.loads(content.text())
         directory, index_offset = Sealed(content), content.u64()
         self.tensor_count, self.raw_bytes, _ = content.u64(), content.u64(), content.u64()
-        self.packs = [Sealed(content) for _ in range(content.varint())]
+        packs, tables_digest = content.u64(), content.take(16)
         self.parts = []
         for _ in range(content.varint()):
             part = {"part": Sealed(content), "rank": content.u32(), "entries": content.u64()}
             part["inline"], part["inline_bytes"] = content.u64(), content.u64()
-            part["packs"] = [content.u32() for _ in range(content.varint())]
+            part["packs"] = content.u32()
             self.parts.append(part)
         content.end()
+        need(digest(data[head:]) == tables_digest, "digest of the tables of packs")
+        self.packs, at = self.read_rows(data, head, uuid, b"CSNP", 61, packs, Sealed)
+        rows = sum(part["packs"] for part in self.parts)
+        indices, at = self.read_rows(data, at, uuid, b"CSNX", 4, rows, Input.u32)
+        need(at == len(data), "bytes left over")
+        for part in self.parts:
+            part["packs"], indices = indices[:part["packs"]], indices[part["packs"]:]
         self.tensors = self.read_directory(directory, index_offset)
         self.tables = [self.read_table(part) for part in self.parts]
+
+    @staticmethod
+    def read_rows(data, offset, uuid, magic, row_bytes, count, row):
+        """The rows of a table behind the head, and where it ends."""
+        rows, per_block = [], (BLOCK - 16) // row_bytes
+        while len(rows) < count:
+            here = min(per_block, count - len(rows))
+            end = offset + (BLOCK if here == per_block else 16 + here * row_bytes)
+            block = frame(data[offset:end], magic, uuid, offset)
+            need(block.u16() == here, "rows of a block")
+            block.zeros(2)
+            rows += [row(block) for _ in range(here)]
+            block.zeros(end - offset - block.at)
+            offset = end
+        return rows, offset
 
     def read_directory(self, directory, index_offset):
         data = self.store.read(directory.ref.key())

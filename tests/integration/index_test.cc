@@ -207,7 +207,7 @@ TEST_F(IndexTest, WrongHintsAreHarmless) {
   };
   auto manifest = Manifest::open(*objects_, state()->latest("a")->root);
   ASSERT_TRUE(manifest.ok());
-  Liar liar((*manifest)->root().packs.front().object);
+  Liar liar((*manifest)->packs().all().value().packs.front().object);
   for (uint64_t& word : data_) word ^= 0x5555;
   SaveReport report;
   save("b/1", &liar, &report);

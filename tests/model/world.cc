@@ -350,14 +350,15 @@ class Stepper {
     LiveObjects live;
     for (const format::SealedRef& sealed : state.roots_to_keep()) {
       format::Root root;
+      std::vector<format::SealedRef> packs;
       root.object = sealed.object;
       root.directory = sealed;
       for (size_t s = 0; s < kSaves; ++s) {
         if ((from_.needs[save_index(sealed.object.save)] & bit(s)) != 0) {
-          root.packs.push_back({object_at(2 * s), 1, {}});
+          packs.push_back({object_at(2 * s), 1, {}});
         }
       }
-      live.add(sealed, root);
+      live.add(sealed, root, packs);
     }
     return live;
   }

@@ -84,10 +84,72 @@ Result<ByteVector> round_trip_log_record(Bytes bytes) {
   return encode_log_record(record);
 }
 
-std::vector<ByteVector> root_samples() { return {encode_root(sample_root())}; }
+// The head alone; the tables behind it have the size that the sample's have.
+std::vector<ByteVector> root_samples() { return {encode_root_head(sample_root())}; }
 Result<ByteVector> round_trip_root(Bytes bytes) {
-  CAISSON_ASSIGN_OR_RETURN(const Root root, decode_root(sample_root().object, bytes, "root"));
-  return encode_root(root);
+  const PackTables tables = sample_pack_tables();
+  const uint64_t behind =
+      packs_bytes(tables.packs.size()) + part_packs_bytes(tables.of_parts.size());
+  CAISSON_ASSIGN_OR_RETURN(const Root root,
+                           decode_root(sample_root().object, bytes.size() + behind, bytes, "root"));
+  return encode_root_head(root);
+}
+
+constexpr uint64_t kSampleTablesOffset = 77777;
+// How many rows a table of so many bytes has, where it has them.
+uint64_t rows_in(uint64_t bytes, uint64_t per_block, uint64_t row_bytes) {
+  const uint64_t rest = bytes % kTableBlockBytes;
+  return bytes / kTableBlockBytes * per_block + (rest < 16 ? 0 : (rest - 16) / row_bytes);
+}
+void reseal_table(MutableBytes bytes, uint64_t offset) {
+  while (!bytes.empty()) {
+    const MutableBytes block = bytes.first(std::min(bytes.size(), kTableBlockBytes));
+    reseal_framed(block, salt_of(sample_uuid(4), offset));
+    offset += block.size();
+    bytes = bytes.subspan(block.size());
+  }
+}
+std::vector<ByteVector> packs_samples() {
+  std::vector<ByteVector> samples;
+  for (const size_t count : {sample_pack_tables().packs.size(), kPacksPerBlock, size_t{1}}) {
+    PackTables tables = sample_pack_tables();
+    tables.packs.resize(count);
+    tables.of_parts.clear();
+    samples.push_back(encode_pack_tables(sample_uuid(4), kSampleTablesOffset, tables));
+  }
+  return samples;
+}
+Result<ByteVector> round_trip_packs(Bytes bytes) {
+  if (bytes.empty()) return corruption("an empty table has no blocks to read");
+  CAISSON_ASSIGN_OR_RETURN(
+      std::vector<SealedRef> packs,
+      decode_packs(sample_uuid(4), kSampleTablesOffset, bytes,
+                   rows_in(bytes.size(), kPacksPerBlock, kSealedRefBytes), "root"));
+  return encode_pack_tables(sample_uuid(4), kSampleTablesOffset,
+                            {.packs = std::move(packs), .of_parts = {}});
+}
+
+// Behind the packs, which are taken off again.
+ByteVector part_packs_table(std::vector<uint32_t> rows) {
+  const std::vector<SealedRef> packs = sample_pack_tables().packs;
+  const uint64_t before = packs_bytes(packs.size());
+  ByteVector both = encode_pack_tables(sample_uuid(4), kSampleTablesOffset - before,
+                                       {.packs = packs, .of_parts = std::move(rows)});
+  both.erase(both.begin(), both.begin() + static_cast<ptrdiff_t>(before));
+  return both;
+}
+std::vector<ByteVector> part_packs_samples() {
+  std::vector<uint32_t> many(kPartPacksPerBlock + 5, 3);
+  return {part_packs_table(many), part_packs_table(sample_pack_tables().of_parts)};
+}
+Result<ByteVector> round_trip_part_packs(Bytes bytes) {
+  if (bytes.empty()) return corruption("an empty table has no blocks to read");
+  CAISSON_ASSIGN_OR_RETURN(
+      std::vector<uint32_t> rows,
+      decode_part_packs(sample_uuid(4), kSampleTablesOffset, bytes,
+                        rows_in(bytes.size(), kPartPacksPerBlock, sizeof(uint32_t)),
+                        sample_pack_tables().packs.size(), "root"));
+  return part_packs_table(std::move(rows));
 }
 
 std::vector<ByteVector> pack_header_samples() { return {encode_pack_header(sample_pack())}; }
@@ -142,7 +204,7 @@ Result<ByteVector> round_trip_entry_block(Bytes bytes) {
 }
 
 std::vector<ByteVector> pack_list_samples() {
-  return {encode_pack_list(sample_uuid(7), sample_root().packs),
+  return {encode_pack_list(sample_uuid(7), sample_pack_tables().packs),
           encode_pack_list(sample_uuid(7), {})};
 }
 Result<ByteVector> round_trip_pack_list(Bytes bytes) {
@@ -306,6 +368,10 @@ const std::vector<DecoderCase>& decoder_cases() {
       {"store_file", store_file_samples, reseal_envelope, round_trip_store_file},
       {"log_record", log_record_samples, reseal_envelope, round_trip_log_record},
       {"root", root_samples, reseal_envelope, round_trip_root},
+      {"packs", packs_samples, [](MutableBytes b) { reseal_table(b, kSampleTablesOffset); },
+       round_trip_packs},
+      {"part_packs", part_packs_samples,
+       [](MutableBytes b) { reseal_table(b, kSampleTablesOffset); }, round_trip_part_packs},
       {"pack_header", pack_header_samples, reseal_envelope, round_trip_pack_header},
       {"segment", segment_samples, [](MutableBytes b) { reseal_segment(b, kBlockBytes); },
        round_trip_segment},

@@ -178,11 +178,6 @@ Root sample_root() {
   root.epoch = 2;
   root.created_unix_ns = 1'700'000'000'123'456'789;
   root.metadata_json = R"({"loss": 2.5})";
-  for (uint32_t i = 0; i < 3; ++i) {
-    root.packs.push_back({.object = sample_ref(ObjectKind::kPack, i),
-                          .bytes = 4096 * (i + 10),
-                          .digest = sample_digest(static_cast<uint8_t>(i))});
-  }
   for (uint32_t i = 0; i < 2; ++i) {
     root.parts.push_back({.part = {.object = sample_ref(ObjectKind::kPart, i),
                                    .bytes = 100'000,
@@ -191,7 +186,7 @@ Root sample_root() {
                           .entries = 50 + i,
                           .inline_offset = 4096,
                           .inline_bytes = 77,
-                          .packs = {2, i}});
+                          .packs = 2});
   }
   root.directory = {.object = sample_ref(ObjectKind::kDirectory, 0),
                     .bytes = 70'000,
@@ -200,7 +195,19 @@ Root sample_root() {
   root.tensors = 7;
   root.raw_bytes = 123'456;
   root.stored_bytes = 100'000;
+  root.packs = sample_pack_tables().packs.size();
   return root;
+}
+
+PackTables sample_pack_tables() {
+  PackTables tables;
+  for (uint32_t i = 0; i < kPacksPerBlock + 3; ++i) {  // two blocks
+    tables.packs.push_back({.object = sample_ref(ObjectKind::kPack, i),
+                            .bytes = 4096 * (i + 10),
+                            .digest = sample_digest(static_cast<uint8_t>(i))});
+  }
+  tables.of_parts = {2, 0, kPacksPerBlock, 1};
+  return tables;
 }
 
 StoreFile sample_store_file() {

@@ -28,7 +28,8 @@ format::BaseRef sample_base_ref();
 format::PartTrailer sample_part_trailer();
 // Sharded on the tile grid, on an own grid, as replica, scalar, empty, blob, alias, fp4.
 std::vector<TensorRecord> sample_records();
-format::Root sample_root();
+format::Root sample_root();  // as its tables make it, but for their digest and offset
+format::PackTables sample_pack_tables();
 format::StoreFile sample_store_file();
 std::vector<format::LogBody> sample_log_bodies();
 format::LogRecord sample_log_record(const format::LogBody& body);

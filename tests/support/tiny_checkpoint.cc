@@ -125,7 +125,7 @@ class TinyRank {
   }
 
   // Writes packs and part; the records are handed on for the checkpoint's directory.
-  format::RootPart finish(std::vector<SealedRef>& all_packs, std::vector<TensorRecord>& records) {
+  format::RootPart finish(format::PackTables& tables, std::vector<TensorRecord>& records) {
     const std::vector<SealedRef> packs = packs_.finish();
     const ObjectRef object{
         .kind = ObjectKind::kPart, .save = save_, .writer = writer_, .number = 0};
@@ -162,7 +162,10 @@ class TinyRank {
     append(block);
     put(objects_, object, bytes);
 
-    for (const SealedRef& pack : packs) all_packs.push_back(pack);
+    for (const SealedRef& pack : packs) {
+      tables.of_parts.push_back(static_cast<uint32_t>(tables.packs.size()));
+      tables.packs.push_back(pack);
+    }
     for (TensorRecord& record : records_) {
       for (ShardRecord& shard : record.shards) shard.part = rank_;
       records.push_back(std::move(record));
@@ -173,10 +176,7 @@ class TinyRank {
         .entries = entries_.size(),
         .inline_offset = trailer.inline_offset,
         .inline_bytes = trailer.inline_bytes,
-        .packs = {}};
-    for (size_t i = 0; i < packs.size(); ++i) {
-      part.packs.push_back(static_cast<uint32_t>(all_packs.size() - packs.size() + i));
-    }
+        .packs = static_cast<uint32_t>(packs.size())};
     return part;
   }
 
@@ -324,11 +324,12 @@ SealedRef write_tiny_checkpoint(ObjectStore& objects, std::vector<TinyTensor> te
   root.step = options.step;
   root.epoch = 1;
   root.metadata_json = "{}";
+  format::PackTables tables;
   std::vector<TensorRecord> records;
   for (uint32_t rank = 0; rank < ranks; ++rank) {
     TinyRank writer(objects, rank, options);
     for (TinyTensor& tensor : tensors) writer.add_tensor(tensor);
-    root.parts.push_back(writer.finish(root.packs, records));
+    root.parts.push_back(writer.finish(tables, records));
   }
   for (const TinyTensor& tensor : tensors) root.raw_bytes += tensor.content.size();
   root.stored_bytes = root.raw_bytes;
@@ -341,9 +342,9 @@ SealedRef write_tiny_checkpoint(ObjectStore& objects, std::vector<TinyTensor> te
   root.directory = {.object = directory, .bytes = bytes.size(), .digest = digest_of(bytes)};
   root.directory_index_offset = encoder.index_offset();
   root.tensors = encoder.tensors();
-  const ByteVector encoded = format::encode_root(root);
-  put(objects, root.object, encoded);
-  return {.object = root.object, .bytes = encoded.size(), .digest = digest_of(encoded)};
+  const format::EncodedRoot encoded = format::encode_root(root, tables);
+  put(objects, root.object, encoded.bytes);
+  return encoded.sealed;
 }
 
 }  // namespace caisson::sim

@@ -61,16 +61,18 @@ class GcTest : public testing::Test {
     std::vector<ObjectRef> packs{pack(save)};
     for (const uint8_t other : others) packs.push_back(pack(other));
     std::sort(packs.begin(), packs.end());
-    for (const ObjectRef& object : packs) root.packs.push_back({object, 4096, {}});
+    format::PackTables tables;
+    for (const ObjectRef& object : packs) tables.packs.push_back({object, 4096, {}});
     format::RootPart part;
     part.part = {object_of(save, ObjectKind::kPart), 4096, {}};
-    for (uint32_t i = 0; i < packs.size(); ++i) part.packs.push_back(i);
+    for (uint32_t i = 0; i < packs.size(); ++i) tables.of_parts.push_back(i);
+    part.packs = static_cast<uint32_t>(packs.size());
     root.parts.push_back(part);
     root.directory = {object_of(save, ObjectKind::kDirectory), 4096, {}};
-    const ByteVector bytes = format::encode_root(root);
-    EXPECT_TRUE(store_.put_new(root.object.key(), bytes).ok());
+    const format::EncodedRoot encoded = format::encode_root(root, tables);
+    EXPECT_TRUE(store_.put_new(root.object.key(), encoded.bytes).ok());
     format::CommitRecord commit = commit_save(save, step);
-    commit.root = {root.object, bytes.size(), digest_of(bytes)};
+    commit.root = encoded.sealed;
     return append(commit);
   }
   CommitSeq save(uint8_t id, uint64_t step) {

@@ -138,7 +138,7 @@ TEST_F(ManifestTest, APartIsReadableByItself) {
   const auto reader = PartReader::open(objects_, part);
   ASSERT_TRUE(reader.ok()) << reader.status().to_string();
   EXPECT_EQ((*reader)->trailer().tensors, uint64_t{kTensors} + 1);
-  EXPECT_EQ((*reader)->packs().value(), manifest_->root().packs);
+  EXPECT_EQ((*reader)->packs().value(), manifest_->packs().all().value().packs);
   int seen = 0;
   ASSERT_TRUE((*reader)
                   ->for_each([&](TensorRecord&& record) {

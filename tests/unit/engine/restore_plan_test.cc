@@ -205,13 +205,14 @@ TEST(EntryRanges, AreFewAndServeEveryUse) {
 class PlanTest : public testing::Test {
  protected:
   PlanTest() {
-    root_.packs.resize(2);
-    for (format::SealedRef& pack : root_.packs) pack.bytes = 64 << 20;
-    root_.packs[1].object.number = 1;
     root_.parts.resize(1);
     root_.parts[0].part.bytes = 1 << 20;
-    root_.parts[0].packs = {0, 1};
+    root_.parts[0].packs = 2;
     root_.parts[0].inline_offset = 4096;
+    format::PackTables tables{.packs = {2, {.bytes = 64 << 20}}, .of_parts = {0, 1}};
+    tables.packs[1].object.number = 1;
+    packs_.emplace(root_, std::move(tables));
+    builder_.emplace(root_, *packs_);
   }
 
   Status add(const format::ChunkEntry& entry, uint32_t target = 0) {
@@ -222,8 +223,8 @@ class PlanTest : public testing::Test {
     shard.box = Box::whole(tensor.spec.shape);
     shard.grid = grid_of(1, entry.raw_bytes);
     tensor.shards = {shard};
-    return builder_.add({.part = 0, .target = target, .entry = 0, .shard = 0, .piece = 0}, tensor,
-                        entry);
+    return builder_->add({.part = 0, .target = target, .entry = 0, .shard = 0, .piece = 0}, tensor,
+                         entry);
   }
   static format::ChunkEntry entry_at(uint16_t pack, uint64_t offset, uint32_t bytes) {
     format::ChunkEntry entry;
@@ -236,7 +237,8 @@ class PlanTest : public testing::Test {
   }
 
   format::Root root_;
-  PlanBuilder builder_{root_};
+  std::optional<RootPacks> packs_;
+  std::optional<PlanBuilder> builder_;
 };
 
 TEST_F(PlanTest, ReadsEveryChunkOnceInLargeReadsThatWasteLittle) {
@@ -258,7 +260,7 @@ TEST_F(PlanTest, ReadsEveryChunkOnceInLargeReadsThatWasteLittle) {
   }
   std::shuffle(adds.begin(), adds.end(), random);
   for (const auto& [entry, target] : adds) ASSERT_TRUE(add(entry, target).ok());
-  const RestorePlan plan = std::move(builder_).finish();
+  const RestorePlan plan = std::move(*builder_).finish();
 
   EXPECT_EQ(plan.chunks.size(), places.size());
   std::set<uint32_t> placed;
@@ -303,7 +305,7 @@ TEST_F(PlanTest, JoinsNeighboursUpTo4MiB) {
     // A directory block before every fourth tile, as segments have.
     ASSERT_TRUE(add(entry_at(0, 4096 + i * kTile + i / 4 * 4096, kTile)).ok());
   }
-  const RestorePlan plan = std::move(builder_).finish();
+  const RestorePlan plan = std::move(*builder_).finish();
   ASSERT_EQ(plan.reads.size(), 3u);
   EXPECT_EQ(plan.reads[0].bytes, 4u * kTile);
   EXPECT_EQ(plan.reads[1].bytes, 4u * kTile);
@@ -314,7 +316,7 @@ TEST_F(PlanTest, JoinsNeighboursUpTo4MiB) {
 TEST_F(PlanTest, AChunkLargerThanAReadIsOneRead) {
   ASSERT_TRUE(add(entry_at(0, 4096 + 64, 9u << 20)).ok());
   ASSERT_TRUE(add(entry_at(0, 4096 + 64 + (9u << 20), 100)).ok());
-  const RestorePlan plan = std::move(builder_).finish();
+  const RestorePlan plan = std::move(*builder_).finish();
   ASSERT_GE(plan.reads.size(), 1u);
   EXPECT_EQ(plan.reads[0].bytes, (9u << 20) + kReadAlignment);
   EXPECT_EQ(plan.read_bytes_max, plan.reads[0].bytes);
@@ -323,10 +325,10 @@ TEST_F(PlanTest, AChunkLargerThanAReadIsOneRead) {
 TEST_F(PlanTest, InlineChunksComeFromTheirPart) {
   ASSERT_TRUE(add(entry_at(format::kPackInline, 10, 4)).ok());
   ASSERT_TRUE(add(entry_at(format::kPackInline, 14, 5000)).ok());
-  const RestorePlan plan = std::move(builder_).finish();
+  const RestorePlan plan = std::move(*builder_).finish();
   ASSERT_EQ(plan.reads.size(), 1u);
   EXPECT_EQ(plan.reads[0].object, 2u) << "after the two packs";
-  EXPECT_EQ(&object_of(root_, 2), &root_.parts[0].part);
+  EXPECT_EQ(&object_of(root_, *packs_, 2), &root_.parts[0].part);
   EXPECT_EQ(plan.chunks[0].offset, 4096u + 10);
   EXPECT_EQ(plan.reads[0].bytes, 8192u);
 }
@@ -337,7 +339,7 @@ TEST_F(PlanTest, TwoDescriptionsOfOnePlaceAreBothChecked) {
   b.id = digest_of({});
   ASSERT_TRUE(add(a, 0).ok());
   ASSERT_TRUE(add(b, 1).ok());
-  const RestorePlan plan = std::move(builder_).finish();
+  const RestorePlan plan = std::move(*builder_).finish();
   EXPECT_EQ(plan.chunks.size(), 2u);
   EXPECT_EQ(plan.reads.size(), 1u);
 }
@@ -349,7 +351,7 @@ TEST_F(PlanTest, RefusesAnEntryOfAnotherSize) {
   shard.box = Box::whole(tensor.spec.shape);
   shard.grid = grid_of(1, 8);
   tensor.shards = {shard};
-  const Status status = builder_.add({}, tensor, entry_at(0, 4096, 9));
+  const Status status = builder_->add({}, tensor, entry_at(0, 4096, 9));
   EXPECT_EQ(status.code(), StatusCode::kCorruption);
   EXPECT_NE(status.message().find("tensor \"w\""), std::string_view::npos);
 }

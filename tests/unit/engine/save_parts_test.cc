@@ -365,7 +365,8 @@ TEST_F(CommitTest, MergesTheDirectoriesByName) {
   ASSERT_EQ(record->shards.size(), 2u);
   EXPECT_EQ(record->shards[0].part, 0u);
   EXPECT_EQ(record->shards[1].part, 1u);
-  EXPECT_TRUE(std::ranges::is_sorted(manifest->root().packs, {}, &format::SealedRef::object));
+  EXPECT_TRUE(std::ranges::is_sorted(manifest->packs().all().value().packs, {},
+                                     &format::SealedRef::object));
 }
 
 TEST_F(CommitTest, RefusesAnAliasOfNothing) {

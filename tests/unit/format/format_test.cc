@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/format/record.h"
+#include "tests/support/alloc_meter.h"
 #include "tests/support/decoder_cases.h"
 #include "tests/support/format_samples.h"
 
@@ -30,7 +31,7 @@ TEST(Format, BytesStayAsTheyAre) {
       all.insert(all.end(), sample.begin(), sample.end());
     }
   }
-  EXPECT_EQ(to_hex(digest_of(all)), "07924af8c266a0ca1374d5540f7df2f5");
+  EXPECT_EQ(to_hex(digest_of(all)), "36ef6a6f2c383a402f1196086efe6f10");
 }
 
 TEST(Envelope, NewerVersionsAndFeatures) {
@@ -209,6 +210,53 @@ TEST(Directory, RoundTripOverManyPages) {
   EXPECT_EQ(next, in.size());
 }
 
+// A page of scalars with so many shards each, sealed; no encoder would write it.
+ByteVector page_of_scalars(const std::vector<uint64_t>& shards) {
+  ByteWriter page;
+  page.put<uint64_t>(0);
+  page.put_bytes(as_bytes("CSNT"));
+  page.put<uint32_t>(static_cast<uint32_t>(shards.size()));
+  for (size_t i = 0; i < shards.size(); ++i) {
+    page.put_string(std::string(1, static_cast<char>('a' + i)));
+    page.put<uint8_t>(static_cast<uint8_t>(DTypeCode::kUInt));
+    page.put<uint8_t>(8);
+    page.put<uint8_t>(0);  // a tensor
+    page.put<uint8_t>(0);  // of no dimensions
+    page.put_varint(shards[i]);
+    for (uint64_t k = 0; k < shards[i]; ++k) {
+      page.put<uint8_t>(1 | 2 | 4);  // everything of it, on the tile grid
+      page.put<uint32_t>(0);
+      page.put<uint64_t>(k);
+    }
+  }
+  store_le(page.mutable_bytes().data(),
+           checksum64(page.bytes().subspan(8), salt_of(sample_uuid(9), 0)));
+  return page.take();
+}
+Result<std::vector<TensorRecord>> decode_scalars(Bytes page, size_t records) {
+  return decode_page(sample_uuid(9),
+                     {.first_name = "a",
+                      .offset = 0,
+                      .bytes = static_cast<uint32_t>(page.size()),
+                      .records = static_cast<uint32_t>(records)},
+                     page, "d");
+}
+
+TEST(Directory, APageAsksForNoMoreMemoryThanItsBound) {
+  const ByteVector fits = page_of_scalars({3, 2, 5000});
+  EXPECT_EQ(decode_scalars(fits, 3).value()[2].shards.size(), 5000u);
+  // A shard in memory takes some twenty times its bytes here: refused before that is allocated.
+  const ByteVector many = page_of_scalars({kShardsMax + 1});
+  const uint64_t before = AllocMeter::bytes();
+  expect_code(decode_scalars(many, 1), StatusCode::kCorruption, "more shards than it can");
+  EXPECT_LT(AllocMeter::bytes() - before, 10'000u);
+  expect_code(decode_scalars(page_of_scalars({6000, 1}), 2), StatusCode::kCorruption,
+              "should have ended");
+  expect_code(decode_scalars(page_of_scalars(std::vector<uint64_t>(kPageRecordsMax + 1, 0)),
+                             kPageRecordsMax + 1),
+              StatusCode::kCorruption, "not what the page index says");
+}
+
 TEST(Directory, AnEmptyOneIsAnIndexWithoutPages) {
   DirectoryEncoder encoder(sample_uuid(9));
   const ByteVector bytes = encoder.finish();
@@ -218,7 +266,15 @@ TEST(Directory, AnEmptyOneIsAnIndexWithoutPages) {
 
 TEST(Root, RoundTrip) {
   const Root in = sample_root();
-  const Root out = decode_root(in.object, encode_root(in), "r").value();
+  const EncodedRoot encoded = encode_root(in, sample_pack_tables());
+  const Bytes whole = encoded.bytes;
+  EXPECT_EQ(encoded.sealed.bytes, whole.size());
+  const auto head = static_cast<size_t>(root_head_bytes(whole.first(kEnvelopeBytes), "r").value());
+  EXPECT_EQ(encoded.sealed.digest, digest_of(whole.first(head)));
+  const Root out = decode_root(in.object, whole.size(), whole.first(head), "r").value();
+  const PackTables tables = decode_pack_tables(out, whole.subspan(head), "r").value();
+  EXPECT_EQ(tables.packs, sample_pack_tables().packs);
+  EXPECT_EQ(tables.of_parts, sample_pack_tables().of_parts);
   EXPECT_EQ(std::tie(out.object, out.run, out.step, out.epoch, out.created_unix_ns,
                      out.metadata_json, out.packs, out.directory, out.directory_index_offset),
             std::tie(in.object, in.run, in.step, in.epoch, in.created_unix_ns, in.metadata_json,
@@ -234,7 +290,16 @@ TEST(Root, RoundTrip) {
   }
   ObjectRef other = in.object;
   other.number = 1;
-  expect_code(decode_root(other, encode_root(in), "r"), StatusCode::kCorruption, "is of");
+  expect_code(decode_root(other, whole.size(), whole.first(head), "r"), StatusCode::kCorruption,
+              "is of");
+  expect_code(decode_root(in.object, whole.size() + 1, whole.first(head), "r"),
+              StatusCode::kCorruption, "do not fill");
+  // Blocks that are sound by themselves, but not those that the head vouches for.
+  PackTables others = sample_pack_tables();
+  others.packs.back().bytes += 1;
+  const ByteVector behind = encode_pack_tables(in.object.writer, head, others);
+  ASSERT_EQ(behind.size(), whole.size() - head);
+  expect_code(decode_pack_tables(out, behind, "r"), StatusCode::kCorruption, "not the head's");
 }
 
 TEST(StoreFile, UnknownHashIsUnsupported) {
