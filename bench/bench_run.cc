@@ -67,6 +67,11 @@ Status check_options(const BenchOptions& options) {
   return {};
 }
 
+struct RunningCase {
+  std::unique_ptr<Case> one;
+  CaseResult result;
+};
+
 class BenchRun {
  public:
   BenchRun(const BenchOptions& options, BenchReport& report) : options_(options), report_(report) {}
@@ -75,6 +80,7 @@ class BenchRun {
   Status run_group(std::span<const CaseEntry* const> entries);
 
  private:
+  Status skips(std::vector<RunningCase>& cases, size_t which, const Status& status);
   Result<Limits> measure_limits(Workbench& bench, Group group, uint32_t number);
   void tell(const std::string& what) const {
     if (options_.progress) options_.progress(what);
@@ -102,30 +108,39 @@ Status BenchRun::run_group(std::span<const CaseEntry* const> entries) {
   const Group group = entries.front()->group;
   CAISSON_ASSIGN_OR_RETURN(
       const auto bench, Workbench::create(options_, "caisson-bench-" + std::to_string(::getpid())));
-  std::vector<std::unique_ptr<Case>> cases;
-  std::vector<CaseResult> results;
+  std::vector<RunningCase> cases;
   for (const CaseEntry* entry : entries) {
     tell("preparing " + std::string(entry->name));
-    cases.push_back(entry->make());
-    results.push_back({std::string(entry->name), std::string(entry->summary), {}});
-    CAISSON_RETURN_IF_ERROR(cases.back()->prepare(*bench).with_context(entry->name));
+    cases.push_back({entry->make(), {std::string(entry->name), std::string(entry->summary), {}}});
+    CAISSON_RETURN_IF_ERROR(skips(cases, cases.size() - 1, cases.back().one->prepare(*bench)));
     CAISSON_RETURN_IF_ERROR(bench->check_stop());
   }
-  for (uint32_t number = 0; number <= options_.rounds; ++number) {
+  for (uint32_t number = 0; number <= options_.rounds && !cases.empty(); ++number) {
     const std::string where =
         number == 0 ? "warming up"
                     : "round " + std::to_string(number) + " of " + std::to_string(options_.rounds);
     tell(where + ": device limit");
     CAISSON_ASSIGN_OR_RETURN(const Limits limits, measure_limits(*bench, group, number));
     // The order turns from round to round, so that no case always follows the same neighbour.
-    for (size_t i = 0; i < cases.size(); ++i) {
+    const size_t count = cases.size();
+    for (size_t i = 0; i < count && !cases.empty(); ++i) {
       const size_t which = (i + number) % cases.size();
-      tell(where + ": " + results[which].name);
-      Round round(number, limits, number == 0 ? nullptr : &results[which].metrics);
-      CAISSON_RETURN_IF_ERROR(cases[which]->run(*bench, round).with_context(results[which].name));
+      tell(where + ": " + cases[which].result.name);
+      Round round(number, limits, number == 0 ? nullptr : &cases[which].result.metrics);
+      CAISSON_RETURN_IF_ERROR(skips(cases, which, cases[which].one->run(*bench, round)));
     }
   }
-  for (CaseResult& result : results) report_.cases.push_back(std::move(result));
+  for (RunningCase& done : cases) report_.cases.push_back(std::move(done.result));
+  return {};
+}
+
+// Takes a case out that this machine cannot do; hands on every other status.
+Status BenchRun::skips(std::vector<RunningCase>& cases, size_t which, const Status& status) {
+  if (status.ok()) return status;
+  const std::string name = cases[which].result.name;
+  if (status.code() != StatusCode::kUnsupported) return status.with_context(name);
+  report_.skipped.push_back({name, std::string(status.message())});
+  cases.erase(cases.begin() + static_cast<ptrdiff_t>(which));
   return {};
 }
 
@@ -133,10 +148,11 @@ void add_comparisons(std::span<const CaseEntry* const> entries, BenchReport& rep
   for (const CaseEntry* entry : entries) {
     if (entry->versus.faster.empty()) continue;
     const CaseResult* faster = report.find(entry->versus.faster);
-    if (faster == nullptr) continue;
+    const auto slow = std::find_if(report.cases.begin(), report.cases.end(),
+                                   [&](const CaseResult& c) { return c.name == entry->name; });
+    if (faster == nullptr || slow == report.cases.end()) continue;
+    CaseResult& slower = *slow;
     const std::vector<double>& a = faster->find("rate")->samples;
-    CaseResult& slower = *std::find_if(report.cases.begin(), report.cases.end(),
-                                       [&](const CaseResult& c) { return c.name == entry->name; });
     const std::vector<double>& b = slower.find("rate")->samples;
     slower.metrics.insert(slower.metrics.begin(),
                           {{.name = std::string(entry->versus.faster) + " against it",
@@ -179,7 +195,8 @@ Result<BenchReport> run_bench(const BenchOptions& options) {
                      .io_engine = files->io_engine(),
                      .bytes = options.bytes,
                      .rounds = options.rounds,
-                     .cases = {{"limit", "what the device does with nothing else to do", {}}}};
+                     .cases = {{"limit", "what the device does with nothing else to do", {}}},
+                     .skipped = {}};
   BenchRun run(options, report);
   for (size_t first = 0; first < entries.size();) {
     size_t end = first;
@@ -188,6 +205,7 @@ Result<BenchReport> run_bench(const BenchOptions& options) {
     first = end;
   }
   add_comparisons(entries, report);
+  if (report.cases.front().metrics.empty()) report.cases.erase(report.cases.begin());
   return report;
 }
 

@@ -17,6 +17,11 @@ struct CaseResult {
   const MetricSamples* find(std::string_view metric) const;
 };
 
+// A case that this machine cannot do, and why.
+struct SkippedCase {
+  std::string name, why;
+};
+
 struct BenchReport {
   std::string machine;  // processor, cores, memory, kernel
   std::string directory;
@@ -25,6 +30,7 @@ struct BenchReport {
   uint32_t rounds = 0;
   // First "limit", what the device did in the rounds of all groups; then the cases.
   std::vector<CaseResult> cases;
+  std::vector<SkippedCase> skipped;
 
   const CaseResult* find(std::string_view name) const;
 };

@@ -60,7 +60,7 @@ struct BenchOptions {
   std::vector<std::string> cases;         // names, "quick" or "all"
   uint64_t bytes = 2ull << 30;            // of tensors in most cases
   uint64_t large_bytes = 8ull << 30;      // of the one tensor of save-large
-  uint64_t store_bytes = 20'000'000'000;  // of the store that find reads one tensor of
+  uint64_t store_bytes = 19200ull << 20;  // of the store that find reads one tensor of
   uint32_t rounds = 9;                    // after one that warms up and does not count
   double settle_seconds = 1.0;            // after deletions, which go on hurting the device
   StoreOptions store;

@@ -1,6 +1,11 @@
 // Every case of the bench, in the order of the report.
 #include <algorithm>
 
+#include "bench/async_cases.h"
+#include "bench/engine_cases.h"
+#include "bench/find_case.h"
+#include "bench/growth_cases.h"
+#include "bench/rank_cases.h"
 #include "bench/restore_cases.h"
 #include "bench/save_cases.h"
 
@@ -11,6 +16,13 @@ namespace {
 // Two saves of tensors may lie on the device at once: the one just written and L's file.
 Needs one_state(const BenchOptions& o) { return {2 * o.bytes, o.bytes}; }
 Needs two_states(const BenchOptions& o) { return {2 * o.bytes, 2 * o.bytes}; }
+
+Needs team(const BenchOptions& o) { return {3 * o.bytes, 2 * o.bytes}; }
+Needs large(const BenchOptions& o) { return {o.large_bytes + o.bytes, o.large_bytes}; }
+Needs find(const BenchOptions& o) { return {o.store_bytes + o.bytes, o.bytes}; }
+Needs growth(const BenchOptions& o) {
+  return {1ull << 30, o.bytes + std::min<uint64_t>(o.bytes, 2ull << 30)};
+}
 
 std::string names_of_all() {
   std::string names;
@@ -55,6 +67,23 @@ const std::vector<CaseEntry>& case_table() {
        two_states,
        make_mapped,
        {"restore", 2.0}},
+      {"threads", Group::kEngines, false, "save and restore by threads instead of io_uring",
+       two_states, make_threads},
+      {"save-ranks", Group::kRanks, false, "save by 4 processes at once", team, make_save_ranks},
+      {"reshard", Group::kRanks, false, "rows were saved, 4 processes restore columns", team,
+       make_reshard},
+      {"save-large", Group::kLarge, false, "save of one tensor of 8 GiB (--large-size)", large,
+       make_save_large},
+      {"find", Group::kFind, false, "one tensor of 64 MiB out of 20 GB, cold (--store-size)", find,
+       make_find},
+      {"blocking", Group::kAsync, false, "how long save() holds up its caller", two_states,
+       make_blocking},
+      {"interference", Group::kAsync, false, "a compute loop on another core while a save runs",
+       one_state, make_interference},
+      {"growth-shards", Group::kGrowth, false, "time of saves of 10^3 to 10^6 tiny shards", growth,
+       make_growth_shards},
+      {"growth-parts", Group::kGrowth, false, "time of the commit of 1 to 64 ranks' parts", growth,
+       make_growth_parts},
   };
   return table;
 }

@@ -98,13 +98,18 @@ Json json_of(const BenchReport& report) {
     cases.push_back(
         {{"name", one.name}, {"summary", one.summary}, {"metrics", std::move(metrics)}});
   }
+  Json skipped = Json::array();
+  for (const SkippedCase& one : report.skipped) {
+    skipped.push_back({{"name", one.name}, {"why", one.why}});
+  }
   return {{"schema", kSchema},
           {"machine", report.machine},
           {"directory", report.directory},
           {"io_engine", report.io_engine},
           {"bytes", report.bytes},
           {"rounds", report.rounds},
-          {"cases", std::move(cases)}};
+          {"cases", std::move(cases)},
+          {"skipped", std::move(skipped)}};
 }
 
 Result<BenchReport> report_of(const std::string& text) {
@@ -123,6 +128,9 @@ Result<BenchReport> report_of(const std::string& text) {
       result.metrics.push_back(metric_of(reader, metric));
     }
     report.cases.push_back(std::move(result));
+  }
+  for (const Json& one : reader.list(json, "skipped")) {
+    report.skipped.push_back({reader.text(one, "name"), reader.text(one, "why")});
   }
   if (!reader.status().ok()) return reader.status();
   return report;

@@ -22,11 +22,7 @@ Status save_once(Workbench& bench) {
   if (known.ok() || known.status().code() != StatusCode::kNotFound) return known.status();
   CAISSON_ASSIGN_OR_RETURN(TensorMemory * source, bench.source());
   const std::vector<TensorShard> shards = whole_tensors(*source);
-  SaveOptions options;
-  options.codec = "raw";
-  options.stop = bench.options().stop;
-  CAISSON_ASSIGN_OR_RETURN(PendingSave pending, store->save(kSaved, {.tensors = shards}, options));
-  CAISSON_RETURN_IF_ERROR(pending.wait());
+  CAISSON_RETURN_IF_ERROR(save_whole(bench, *store, kSaved, shards).status());
   return bench.settle();
 }
 
@@ -35,11 +31,12 @@ Status check_same(const Digest& wanted, const TensorMemory& got) {
   return corruption("bench: the restored tensors differ from the saved ones");
 }
 
-Result<Usage> restore_timed(Workbench& bench, std::span<const TensorTarget> targets) {
+Result<Usage> restore_timed(Workbench& bench, std::span<const TensorTarget> targets,
+                            uint64_t touched = 0) {
   CAISSON_ASSIGN_OR_RETURN(Store * store, bench.store());
   RestoreOptions options;
   options.stop = bench.options().stop;
-  return bench.timed([&] { return store->restore(kSaved, targets, options); });
+  return bench.timed_store([&] { return store->restore(kSaved, targets, options); }, touched);
 }
 
 void add_restore(const Workbench& bench, Round& round, const Usage& usage, double target) {
@@ -103,9 +100,7 @@ class RestoreUntouchedCase final : public Case {
     std::vector<TensorTarget> targets = whole_targets(*source);
     for (size_t i = 0; i < targets.size(); ++i) targets[i].data = memory + i * kTensorBytes;
     const uint64_t bytes = source->bytes();
-    CAISSON_ASSIGN_OR_RETURN(Usage usage, restore_timed(bench, targets));
-    bench.forget_retained(static_cast<int64_t>(bytes));  // they are the caller's
-    usage.peak_bytes -= static_cast<int64_t>(bytes);
+    CAISSON_ASSIGN_OR_RETURN(const Usage usage, restore_timed(bench, targets, bytes));
     for (size_t i = 0; i < targets.size(); ++i) {
       if (std::equal(targets[i].data, targets[i].data + kTensorBytes, source->blocks()[i]))
         continue;

@@ -12,17 +12,6 @@ namespace {
 
 using Describe = std::vector<TensorShard> (*)(const TensorMemory&);
 
-// One save, from the call to durable and committed.
-Result<SaveReport> save_whole(Workbench& bench, Store& store, const std::string& name,
-                              std::span<const TensorShard> shards) {
-  SaveOptions options;
-  options.codec = "raw";
-  options.stop = bench.options().stop;
-  CAISSON_ASSIGN_OR_RETURN(PendingSave pending, store.save(name, {.tensors = shards}, options));
-  CAISSON_RETURN_IF_ERROR(pending.wait());
-  return pending.report();
-}
-
 // Saves a state that changed everywhere since the round before: hashed, compared with its parent
 // tile by tile, and written whole.
 class SaveCase : public Case {
@@ -46,7 +35,7 @@ class SaveCase : public Case {
     memory_->change(round.number);
     CAISSON_ASSIGN_OR_RETURN(Store * store, bench.store());
     SaveReport report;
-    CAISSON_ASSIGN_OR_RETURN(const Usage usage, bench.timed([&]() -> Status {
+    CAISSON_ASSIGN_OR_RETURN(const Usage usage, bench.timed_store([&]() -> Status {
       CAISSON_ASSIGN_OR_RETURN(
           report,
           save_whole(bench, *store, fmt::format("{}/{}", spec_.name, round.number), shards_));
@@ -59,7 +48,7 @@ class SaveCase : public Case {
     add_rate(round, report.raw_bytes, usage.seconds);
     add_cpu(round, report.raw_bytes, usage.cpu_seconds, spec_.cpu_target);
     add_memory(round, bench.options(), usage.peak_bytes);
-    return bench.discard_packs(bench.store_path(bench.options().store.io_engine));
+    return bench.discard_packs();
   }
 
  protected:
@@ -117,10 +106,11 @@ class ResaveCase final : public Case {
     const auto save = [&] {
       return save_whole(bench, *store, fmt::format("resave/{}", ++step_), shards_);
     };
-    CAISSON_RETURN_IF_ERROR(save().status());  // whatever the others made of the tensors
-    CAISSON_RETURN_IF_ERROR(bench.discard_packs(bench.store_path(bench.options().store.io_engine)));
+    memory_->change(round.number);  // its packs of the last round are gone
+    CAISSON_RETURN_IF_ERROR(save().status());
+    CAISSON_RETURN_IF_ERROR(bench.settle());
     SaveReport report;
-    CAISSON_ASSIGN_OR_RETURN(const Usage usage, bench.timed([&]() -> Status {
+    CAISSON_ASSIGN_OR_RETURN(const Usage usage, bench.timed_store([&]() -> Status {
       CAISSON_ASSIGN_OR_RETURN(report, save());
       return {};
     }));
@@ -131,7 +121,7 @@ class ResaveCase final : public Case {
     round.add({.name = "payload written", .unit = "bytes", .better = Better::kLower, .target = 0.0},
               static_cast<double>(report.stored_bytes));
     add_memory(round, bench.options(), usage.peak_bytes);
-    return {};
+    return bench.discard_packs();
   }
 
  private:

@@ -126,6 +126,28 @@ std::vector<TensorShard> one_tensor(const TensorMemory& memory) {
   return {shard_of("embedding.weight", {rows, kColumns}, memory.blocks().front())};
 }
 
+std::vector<TensorShard> row_shards(const TensorMemory& memory, uint32_t rank, uint32_t ranks) {
+  std::vector<TensorShard> shards;
+  for (const std::byte* block : memory.blocks()) {
+    TensorShard shard = shard_of(tensor_name(shards.size()), {kRows * ranks, kColumns}, block);
+    shard.box.offset[0] = kRows * rank;
+    shard.box.extent[0] = kRows;
+    shards.push_back(std::move(shard));
+  }
+  return shards;
+}
+
+std::vector<TensorTarget> column_targets(TensorMemory& memory, uint32_t rank, uint32_t ranks) {
+  std::vector<TensorTarget> targets;
+  for (TensorShard& shard : row_shards(memory, rank, ranks)) {
+    Box box = Box::whole(shard.tensor.shape);
+    box.offset[1] = kColumns / ranks * rank;
+    box.extent[1] = kColumns / ranks;
+    targets.push_back({shard.tensor.name, box, memory.blocks()[targets.size()], {}});
+  }
+  return targets;
+}
+
 std::vector<TensorTarget> whole_targets(TensorMemory& memory) {
   std::vector<TensorTarget> targets;
   for (const TensorShard& shard : whole_tensors(memory)) {

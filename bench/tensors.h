@@ -51,6 +51,10 @@ std::vector<TensorShard> small_tensors(const TensorMemory& memory);
 // All of it as one tensor.
 std::vector<TensorShard> one_tensor(const TensorMemory& memory);  // REQUIRES: aligned
 std::vector<TensorTarget> whole_targets(TensorMemory& memory);
+// Tensors that are `ranks` times as high as a block: rank `rank` saves its rows, and wants its
+// columns. REQUIRES: ranks is a power of two, at most 8.
+std::vector<TensorShard> row_shards(const TensorMemory& memory, uint32_t rank, uint32_t ranks);
+std::vector<TensorTarget> column_targets(TensorMemory& memory, uint32_t rank, uint32_t ranks);
 
 std::string tensor_name(uint64_t index);
 

@@ -138,6 +138,16 @@ Status Workbench::check_stop() const {
   return options_.stop.stop_requested() ? cancelled("interrupted") : ok_status();
 }
 
+Result<SaveReport> save_whole(const Workbench& bench, Store& store, const std::string& name,
+                              std::span<const TensorShard> shards) {
+  SaveOptions options;
+  options.codec = "raw";
+  options.stop = bench.options().stop;
+  CAISSON_ASSIGN_OR_RETURN(PendingSave pending, store.save(name, {.tensors = shards}, options));
+  CAISSON_RETURN_IF_ERROR(pending.wait());
+  return pending.report();
+}
+
 void add_rate(Round& round, uint64_t bytes, double seconds) {
   round.add({.name = "rate", .unit = "GB/s", .comparable = false},
             static_cast<double>(bytes) * 1e-9 / seconds);

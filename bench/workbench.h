@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "bench/case.h"
 #include "bench/device_limit.h"
@@ -48,26 +49,35 @@ class Workbench {
   Result<double> read_limit();
   const std::string& read_limit_path() const { return read_path_; }
 
-  // Runs `work` as a timed section. The extra memory in the answer is what was resident beyond the
-  // caller's tensors, staging memory that the group's stores kept from before included.
+  // Runs `work` as a timed section.
   template <typename Work>
-  Result<Usage> timed(Work&& work) {
+  Result<Usage> timed(Work&& work) const {
     CAISSON_RETURN_IF_ERROR(check_stop());
     const Stopwatch watch;
     const Status done = work();
-    Usage usage = watch.stop();
+    const Usage usage = watch.stop();
     CAISSON_RETURN_IF_ERROR(done);
-    usage.peak_bytes += retained_;
-    retained_ += usage.retained_bytes;
     return usage;
   }
-
-  // What the last section left resident that was not the store's: tensors of the caller.
-  void forget_retained(int64_t bytes) { retained_ -= bytes; }
+  // The same for work of the group's store: its peak counts the staging memory that the store has
+  // kept from earlier sections too. `touched`: what the work makes resident that is the caller's.
+  template <typename Work>
+  Result<Usage> timed_store(const std::string& io_engine, Work&& work, uint64_t touched = 0) {
+    CAISSON_ASSIGN_OR_RETURN(Usage usage, timed(std::forward<Work>(work)));
+    int64_t& kept = kept_by_store_[io_engine];
+    usage.peak_bytes += kept - static_cast<int64_t>(touched);
+    kept += usage.retained_bytes - static_cast<int64_t>(touched);
+    return usage;
+  }
+  template <typename Work>
+  Result<Usage> timed_store(Work&& work, uint64_t touched = 0) {
+    return timed_store(options_.store.io_engine, std::forward<Work>(work), touched);
+  }
 
   // Deletes what earlier rounds stored and nobody reads again, and waits until the device has got
   // over it. The tables stay: the next save has something to compare with.
   Status discard_packs(const std::string& store_path);
+  Status discard_packs() { return discard_packs(store_path(options_.store.io_engine)); }
   Status discard(const std::string& path);
   // For the same reason, after a deletion by somebody else.
   Status settle();
@@ -85,8 +95,12 @@ class Workbench {
   std::shared_ptr<TensorMemory> source_, unaligned_source_, target_, unaligned_target_;
   std::unique_ptr<DeviceLimit> read_limit_;
   std::string read_path_;
-  int64_t retained_ = 0;
+  std::map<std::string, int64_t> kept_by_store_;
 };
+
+// One save without codecs, from the call to durable and committed.
+Result<SaveReport> save_whole(const Workbench& bench, Store& store, const std::string& name,
+                              std::span<const TensorShard> shards);
 
 // What most cases report, beside their ratio.
 void add_rate(Round& round, uint64_t bytes, double seconds);

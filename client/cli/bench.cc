@@ -1,14 +1,20 @@
-// caisson bench: what this device can do, and how near saves and restores come to it.
+// caisson bench: what this device can do, and how near saves and restores come to it. The hidden
+// verb bench-rank is one rank process of the cases by many ranks.
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <optional>
 #include <utility>
 
 #include "bench/metadata_bench.h"
+#include "bench/rank_team.h"
+#include "bench/report_html.h"
 #include "bench/report_json.h"
 #include "client/cli/commands.h"
+#include "client/cli/exit_code.h"
 #include "client/cli/text.h"
 
 namespace caisson::cli {
@@ -21,18 +27,10 @@ using bench::MetadataScale;
 using bench::MetricSamples;
 using bench::Spread;
 
-// Three digits, whatever the size.
-std::string number(double value) {
-  const double size = std::abs(value);
-  if (size >= 100 || value == 0) return fmt::format("{:.0f}", value);
-  return size >= 10 ? fmt::format("{:.1f}", value)
-                    : fmt::format("{:.{}f}", value, size >= 1 ? 2 : 3);
-}
-
 std::string target_of(const bench::Metric& metric) {
   if (!metric.target) return "";
-  return fmt::format("{} {}",
-                     metric.better == bench::Better::kHigher ? ">=" : "<=", number(*metric.target));
+  return fmt::format("{} {}", metric.better == bench::Better::kHigher ? ">=" : "<=",
+                     bench::figure(*metric.target));
 }
 
 void print(const BenchReport& report) {
@@ -48,15 +46,18 @@ void print(const BenchReport& report) {
     for (const MetricSamples& metric : one.metrics) {
       const Spread spread = bench::spread_of(metric.samples);
       table.add({std::exchange(first, false) ? one.name : "", metric.metric.name,
-                 number(spread.median),
-                 fmt::format("[{}-{}]", number(spread.q1), number(spread.q3)), metric.metric.unit,
-                 target_of(metric.metric),
+                 bench::figure(spread.median),
+                 fmt::format("[{}-{}]", bench::figure(spread.q1), bench::figure(spread.q3)),
+                 metric.metric.unit, target_of(metric.metric),
                  !metric.metric.target         ? ""
                  : bench::meets_target(metric) ? "met"
                                                : "MISSED"});
     }
   }
   table.print();
+  for (const bench::SkippedCase& one : report.skipped) {
+    fmt::print("left out: {}: {}\n", one.name, printable(one.why));
+  }
 }
 
 Json json_of(const MetadataBenchReport& report) {
@@ -101,17 +102,81 @@ void print(const MetadataBenchReport& report) {
       report.log_open_seconds_replayed);
 }
 
+void print_cases() {
+  Table table({"CASE", "WHAT", "DISK", "MEMORY"}, {false, false, true, true});
+  const bench::BenchOptions defaults;
+  for (const bench::CaseEntry& entry : bench::case_table()) {
+    const bench::Needs needs = entry.needs(defaults);
+    table.add({std::string(entry.name) + (entry.quick ? " *" : ""), std::string(entry.summary),
+               human_bytes(needs.disk_bytes), human_bytes(needs.memory_bytes)});
+  }
+  table.print();
+  fmt::print("\n* without --case. Needs are those of the default sizes.\n");
+}
+
+void print_differences(const std::vector<bench::Difference>& differences) {
+  Table table({"CASE", "METRIC", "BEFORE", "[Q1-Q3]", "NOW", "[Q1-Q3]", "UNIT", ""},
+              {false, false, true, false, true, false, false, false});
+  size_t told = 0;
+  for (const bench::Difference& one : differences) {
+    if (!one.beyond_spread) continue;
+    ++told;
+    const auto quartiles = [](const Spread& spread) {
+      return fmt::format("[{}-{}]", bench::figure(spread.q1), bench::figure(spread.q3));
+    };
+    table.add({one.case_name, one.metric.name, bench::figure(one.before.median),
+               quartiles(one.before), bench::figure(one.now.median), quartiles(one.now),
+               one.metric.unit, one.better ? "better" : "WORSE"});
+  }
+  fmt::print("\nagainst the baseline: {} of {} metrics differ by more than the spread of both\n",
+             told, differences.size());
+  if (told > 0) table.print();
+}
+
+Json json_of(const std::vector<bench::Difference>& differences) {
+  Json rows = Json::array();
+  for (const bench::Difference& one : differences) {
+    rows.push_back({{"case", one.case_name},
+                    {"metric", one.metric.name},
+                    {"before", one.before.median},
+                    {"now", one.now.median},
+                    {"beyond_spread", one.beyond_spread},
+                    {"better", one.better}});
+  }
+  return rows;
+}
+
+Result<BenchReport> read_report(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return not_found(path + ": cannot be read; --against takes what --json printed");
+  const std::string text(std::istreambuf_iterator<char>(in), {});
+  auto report = bench::report_of(text);
+  if (!report.ok()) return report.status().with_context(path);
+  return report;
+}
+
 class BenchCommand final : public Command {
  public:
   void define(CLI::App& app) override {
-    app.add_option("directory", directory_, "An existing directory on the device to measure")
-        ->required();
-    app.add_option("--size", size_, "Bytes of tensors in every round, a multiple of 64MiB")
+    app.add_option("directory", directory_, "An existing directory on the device to measure");
+    app.add_option("--case", cases_, "A case of --list, \"quick\" or \"all\"; may be repeated")
+        ->take_all()
+        ->expected(1)
         ->capture_default_str();
+    app.add_flag("--list", list_, "Show the cases and what they need, and do nothing");
     app.add_option("--rounds", rounds_, "Interleaved rounds; the medians are printed")
         ->capture_default_str();
-    app.add_option("--case", cases_, "A case by name, \"quick\" or \"all\"; may be repeated")
+    app.add_option("--size", size_, "Bytes of tensors in most cases, a multiple of 64MiB")
         ->capture_default_str();
+    app.add_option("--large-size", large_size_, "Bytes of the one tensor of save-large")
+        ->capture_default_str();
+    app.add_option("--store-size", store_size_, "Bytes of the store of case find")
+        ->capture_default_str();
+    app.add_option("--html", html_, "Also write the report to this file, as one page");
+    app.add_option(
+        "--against", against_,
+        "Compare with the --json output of an earlier run; exit code 1 when something is "
+        "worse by more than the spread of both");
     app.add_flag("--metadata", metadata_,
                  "Instead: how commit, look-up, index and log grow with the number of tiles");
     app.add_option("--tiles-max", tiles_max_, "With --metadata: the largest checkpoint")
@@ -119,7 +184,11 @@ class BenchCommand final : public Command {
   }
 
   Result<int> run(const Session& session) override {
-    return metadata_ ? run_metadata(session) : run_store(session);
+    if (list_) return print_cases(), kExitOk;
+    if (directory_.empty()) {
+      return invalid_argument("bench needs a directory on the device to measure");
+    }
+    return metadata_ ? run_metadata(session) : run_cases(session);
   }
 
  private:
@@ -127,22 +196,48 @@ class BenchCommand final : public Command {
     return !session.globals.json && !session.globals.quiet;
   }
 
-  Result<int> run_store(const Session& session) {
-    CAISSON_ASSIGN_OR_RETURN(const uint64_t bytes, parse_bytes(size_));
-    bench::BenchOptions options{.directory = directory_,
-                                .cases = cases_,
-                                .bytes = bytes,
-                                .rounds = rounds_,
-                                .store = session.store_options(true),
-                                .stop = session.stop,
-                                .progress = {}};
+  Result<bench::BenchOptions> options_of(const Session& session) const {
+    bench::BenchOptions options;
+    options.directory = directory_;
+    options.cases = cases_;
+    CAISSON_ASSIGN_OR_RETURN(options.bytes, parse_bytes(size_));
+    CAISSON_ASSIGN_OR_RETURN(options.large_bytes, parse_bytes(large_size_));
+    CAISSON_ASSIGN_OR_RETURN(options.store_bytes, parse_bytes(store_size_));
+    options.rounds = rounds_;
+    options.store = session.store_options(true);
+    options.stop = session.stop;
     if (shows_progress(session)) {
       options.progress = [](const std::string& what) { fmt::print(stderr, "{}\n", what); };
     }
-    options.store_bytes -= options.store_bytes % (64 << 20);
+    return options;
+  }
+
+  Result<int> run_cases(const Session& session) {
+    CAISSON_ASSIGN_OR_RETURN(const bench::BenchOptions options, options_of(session));
+    std::optional<BenchReport> baseline;  // read first: a typing error must not cost minutes
+    if (!against_.empty()) {
+      CAISSON_ASSIGN_OR_RETURN(baseline, read_report(against_));
+    }
     CAISSON_ASSIGN_OR_RETURN(const BenchReport report, bench::run_bench(options));
-    session.globals.json ? print_json(bench::json_of(report)) : print(report);
-    return 0;
+    std::vector<bench::Difference> differences;
+    if (baseline) differences = bench::compare(*baseline, report);
+    if (session.globals.json) {
+      Json json = bench::json_of(report);
+      if (baseline) json["against"] = json_of(differences);
+      print_json(json);
+    } else {
+      print(report);
+      if (baseline) print_differences(differences);
+    }
+    if (!html_.empty()) {
+      std::ofstream out(html_, std::ios::binary);
+      out << bench::html_of(report);
+      if (!out.flush()) return io_error(html_ + ": cannot be written");
+    }
+    const bool worse =
+        std::any_of(differences.begin(), differences.end(),
+                    [](const bench::Difference& d) { return d.beyond_spread && !d.better; });
+    return worse ? kExitDifferent : kExitOk;
   }
 
   Result<int> run_metadata(const Session& session) {
@@ -154,19 +249,34 @@ class BenchCommand final : public Command {
     }
     CAISSON_ASSIGN_OR_RETURN(const MetadataBenchReport report, bench::run_metadata_bench(options));
     session.globals.json ? print_json(json_of(report)) : print(report);
-    return 0;
+    return kExitOk;
   }
 
   std::string directory_;
   std::vector<std::string> cases_ = {"quick"};
+  bool list_ = false;
   std::string size_ = "2GiB";
+  std::string large_size_ = "8GiB";
+  std::string store_size_ = "19200MiB";
+  std::string html_, against_;
   uint32_t rounds_ = 9;
   bool metadata_ = false;
   uint64_t tiles_max_ = 10'000'000;
 };
 
+class BenchRankCommand final : public Command {
+ public:
+  bool is_single_threaded() const override { return true; }
+  void define(CLI::App&) override {}
+  Result<int> run(const Session&) override {
+    CAISSON_RETURN_IF_ERROR(bench::run_rank_child());
+    return kExitOk;
+  }
+};
+
 }  // namespace
 
 std::unique_ptr<Command> make_bench() { return std::make_unique<BenchCommand>(); }
+std::unique_ptr<Command> make_bench_rank() { return std::make_unique<BenchRankCommand>(); }
 
 }  // namespace caisson::cli

@@ -21,6 +21,8 @@ std::unique_ptr<Command> make_rm();
 std::unique_ptr<Command> make_gc();
 std::unique_ptr<Command> make_doctor();
 std::unique_ptr<Command> make_bench();
+std::unique_ptr<Command>
+make_bench_rank();  // hidden: one process of the bench's cases by many ranks
 std::unique_ptr<Command> make_index();
 
 }  // namespace caisson::cli

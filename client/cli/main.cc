@@ -52,10 +52,11 @@ constexpr std::array kVerbs = {
     Verb{"doctor", "Show what this machine and a directory can do", "caisson doctor /ckpt",
          make_doctor},
     Verb{"bench", "Measure saves and restores against what the device can do",
-         "caisson bench /data --size 2GiB --rounds 9", make_bench},
+         "caisson bench /data --case all --html report.html", make_bench},
     Verb{"index", "Update, show or ask the index", "caisson index sync /ckpt", make_index},
     Verb{"import-rank", "", "", make_import_rank, true},
     Verb{"restore-rank", "", "", make_restore_rank, true},
+    Verb{"bench-rank", "", "", make_bench_rank, true},
 };
 
 void add_globals(CLI::App& app, Globals& globals) {
