@@ -172,6 +172,9 @@ class BenchCommand final : public Command {
         ->capture_default_str();
     app.add_option("--store-size", store_size_, "Bytes of the store of case find")
         ->capture_default_str();
+    app.add_option("--settle", settle_, "Seconds to wait after every deletion")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber);
     app.add_option("--html", html_, "Also write the report to this file, as one page");
     app.add_option(
         "--against", against_,
@@ -204,6 +207,7 @@ class BenchCommand final : public Command {
     CAISSON_ASSIGN_OR_RETURN(options.large_bytes, parse_bytes(large_size_));
     CAISSON_ASSIGN_OR_RETURN(options.store_bytes, parse_bytes(store_size_));
     options.rounds = rounds_;
+    options.settle_seconds = settle_;
     options.store = session.store_options(true);
     options.stop = session.stop;
     if (shows_progress(session)) {
@@ -260,6 +264,7 @@ class BenchCommand final : public Command {
   std::string store_size_ = "19200MiB";
   std::string html_, against_;
   uint32_t rounds_ = 9;
+  double settle_ = 1;
   bool metadata_ = false;
   uint64_t tiles_max_ = 10'000'000;
 };
