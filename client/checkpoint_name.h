@@ -1,4 +1,5 @@
-// "run/step" and "run/latest", as people and programs write them. Pure.
+// "run/step" and "run/latest", as people and programs write them; "run/step@commit" is the one that
+// the log record of that number committed, and no other of the same name. Pure.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +14,7 @@ namespace caisson {
 struct CheckpointName {
   std::string run;               // may itself contain '/': the last one separates the step
   std::optional<uint64_t> step;  // nullopt: "latest"
+  std::optional<uint64_t> commit{};
 };
 
 // kInvalidArgument saying how a name looks.

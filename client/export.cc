@@ -314,9 +314,15 @@ Result<std::string> path_below(const std::string& root, const std::string& relat
   return (fs::path(root) / path).string();
 }
 
-Result<std::vector<ExportedFile>> export_checkpoint(Store& store, const std::string& name,
+Result<std::string> pin(Store& store, const std::string& name) {
+  CAISSON_ASSIGN_OR_RETURN(const CheckpointInfo info, store.info(name));
+  return fmt::format("{}@{}", info.name, info.commit_seq);
+}
+
+Result<std::vector<ExportedFile>> export_checkpoint(Store& store, const std::string& given,
                                                     const std::string& destination,
                                                     const ExportOptions& options) {
+  CAISSON_ASSIGN_OR_RETURN(const std::string name, pin(store, given));
   ExportPlanner planner(store, name, options);
   CAISSON_ASSIGN_OR_RETURN(const ExportPlan plan, planner.plan(destination));
   FileProgress progress = progress_of(options, plan.tensor_files);

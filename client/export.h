@@ -31,6 +31,10 @@ struct ExportedFile {
   bool original_header = false;  // byte-identical to the file that was imported
 };
 
+// `name`, pinned to the commit that it means now: an export reads by many calls, and must not go
+// over to another checkpoint when `latest` moves or the name is saved again.
+Result<std::string> pin(Store& store, const std::string& name);
+
 // `destination`: a path that ends in ".safetensors" becomes that one file; anything else is a
 // directory, which is created. Files in order of writing.
 Result<std::vector<ExportedFile>> export_checkpoint(Store& store, const std::string& name,

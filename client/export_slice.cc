@@ -104,14 +104,15 @@ std::optional<Box> slice_box(const TensorSpec& spec, uint64_t position, const Sl
   return position % slice.count == slice.index ? std::optional(box) : std::nullopt;
 }
 
-Result<ExportedFile> export_slice(Store& store, const std::string& name, const std::string& path,
+Result<ExportedFile> export_slice(Store& store, const std::string& given, const std::string& path,
                                   const SliceOptions& slice, const ExportOptions& options) {
+  CAISSON_ASSIGN_OR_RETURN(const std::string name, pin(store, given));
   CAISSON_ASSIGN_OR_RETURN(const std::vector<SlicedTensor> selected,
                            select(store, name, options.glob, slice));
   std::vector<TensorSpec> specs;
   std::map<std::string_view, const SlicedTensor*> by_name;
   safetensors::Metadata metadata = {
-      {"caisson.checkpoint", name},
+      {"caisson.checkpoint", name.substr(0, name.rfind('@'))},
       {"caisson.slice", fmt::format("{}/{}", slice.index, slice.count)}};
   for (const SlicedTensor& tensor : selected) {
     by_name.emplace(tensor.spec.name, &tensor);
@@ -141,10 +142,11 @@ Result<ExportedFile> export_slice(Store& store, const std::string& name, const s
   return ExportedFile{.path = path, .bytes = bytes, .tensors = entries.size()};
 }
 
-Result<std::vector<ExportedFile>> export_npy(Store& store, const std::string& name,
+Result<std::vector<ExportedFile>> export_npy(Store& store, const std::string& given,
                                              const std::string& directory,
                                              const SliceOptions& slice,
                                              const ExportOptions& options) {
+  CAISSON_ASSIGN_OR_RETURN(const std::string name, pin(store, given));
   CAISSON_ASSIGN_OR_RETURN(const std::vector<SlicedTensor> selected,
                            select(store, name, options.glob, slice));
   FileProgress progress{.report = options.progress, .stop = options.stop};

@@ -38,6 +38,9 @@ struct NewName {
 };
 Result<NewName> parse_new_name(const std::string& name) {
   CAISSON_ASSIGN_OR_RETURN(const CheckpointName parsed, parse_checkpoint_name(name));
+  if (parsed.commit) {
+    return invalid_argument("\"" + name + "\": a new checkpoint has no log record yet");
+  }
   if (parsed.step) return NewName{.run = parsed.run, .step = *parsed.step};
   return invalid_argument("\"" + name + "\": a save needs a step; latest is what it becomes");
 }

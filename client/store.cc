@@ -15,6 +15,7 @@
 #include "client/restorer.h"
 #include "client/saver.h"
 #include "client/store_context.h"
+#include "engine/live_read.h"
 #include "io/object_dir.h"
 #include "io/posix_file_system.h"
 
@@ -99,6 +100,7 @@ class StoreImpl final : public Store {
  private:
   Status unseen_error() CAISSON_EXCLUDES(mutex_);
   Result<CheckpointInfo> describe(const LogState& state, const Checkpoint& checkpoint);
+  Result<std::vector<TensorInfo>> tensors_of(const Checkpoint& checkpoint, std::string_view glob);
 
   std::unique_ptr<StoreContext> context_;
   Mutex mutex_;
@@ -213,7 +215,9 @@ Result<std::vector<CheckpointInfo>> StoreImpl::checkpoints() {
   CAISSON_ASSIGN_OR_RETURN(const auto state, context_->log().refresh());
   std::vector<CheckpointInfo> found;
   for (const auto& [seq, checkpoint] : state->checkpoints()) {
-    auto info = describe(*state, checkpoint);
+    auto info = read_live(context_->log(), checkpoint,
+                          [&](const Checkpoint& now) { return describe(*state, now); });
+    if (info.status().code() == StatusCode::kFenced) continue;  // given up since we read the log
     if (!info.ok()) {
       // One damaged root must not hide the others.
       const Checkpoint* latest = state->latest(checkpoint.run);
@@ -238,12 +242,19 @@ Result<CheckpointInfo> StoreImpl::info(const std::string& name) {
   CAISSON_RETURN_IF_ERROR(context_->check_process());
   CAISSON_ASSIGN_OR_RETURN(const auto state, context_->log().refresh());
   CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, find_checkpoint(*state, name));
-  return describe(*state, checkpoint);
+  return read_live(context_->log(), checkpoint,
+                   [&](const Checkpoint& now) { return describe(*state, now); });
 }
 
 Result<std::vector<TensorInfo>> StoreImpl::tensors(const std::string& name, std::string_view glob) {
   CAISSON_RETURN_IF_ERROR(context_->check_process());
   CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, context_->find(name));
+  return read_live(context_->log(), checkpoint,
+                   [&](const Checkpoint& now) { return tensors_of(now, glob); });
+}
+
+Result<std::vector<TensorInfo>> StoreImpl::tensors_of(const Checkpoint& checkpoint,
+                                                      std::string_view glob) {
   CAISSON_ASSIGN_OR_RETURN(const auto manifest, context_->manifest(checkpoint.root));
   const auto& parts = manifest->root().parts;
   std::vector<TensorInfo> found;
@@ -282,16 +293,21 @@ Status StoreImpl::restore(const std::string& name, std::span<const TensorTarget>
                           const RestoreOptions& options) {
   CAISSON_RETURN_IF_ERROR(context_->check_process());
   CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, context_->find(name));
-  CAISSON_ASSIGN_OR_RETURN(const auto manifest, context_->manifest(checkpoint.root));
-  return restore_targets(context_->objects(), *manifest, context_->budget(), targets, options);
+  return read_live(context_->log(), checkpoint, [&](const Checkpoint& now) -> Status {
+    CAISSON_ASSIGN_OR_RETURN(const auto manifest, context_->manifest(now.root));
+    return restore_targets(context_->objects(), *manifest, context_->budget(), targets, options);
+  });
 }
 
 Result<std::vector<std::byte>> StoreImpl::read_blob(const std::string& name,
                                                     const std::string& blob) {
   CAISSON_RETURN_IF_ERROR(context_->check_process());
   CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, context_->find(name));
-  CAISSON_ASSIGN_OR_RETURN(const auto manifest, context_->manifest(checkpoint.root));
-  return caisson::read_blob(context_->objects(), *manifest, context_->budget(), blob);
+  return read_live(
+      context_->log(), checkpoint, [&](const Checkpoint& now) -> Result<std::vector<std::byte>> {
+        CAISSON_ASSIGN_OR_RETURN(const auto manifest, context_->manifest(now.root));
+        return caisson::read_blob(context_->objects(), *manifest, context_->budget(), blob);
+      });
 }
 
 Status StoreImpl::remove(const std::string& name) {

@@ -140,10 +140,19 @@ Result<std::shared_ptr<Manifest>> StoreContext::manifest(const format::SealedRef
   return opened;
 }
 
+std::string pinned_name(const Checkpoint& checkpoint) {
+  return checkpoint.name() + "@" + std::to_string(checkpoint.seq);
+}
+
 Result<Checkpoint> find_checkpoint(const LogState& state, const std::string& name) {
   CAISSON_ASSIGN_OR_RETURN(const CheckpointName wanted, parse_checkpoint_name(name));
   const Checkpoint* found =
       wanted.step ? state.find(wanted.run, *wanted.step) : state.latest(wanted.run);
+  if (wanted.commit && (found == nullptr || found->seq != *wanted.commit)) {
+    return fenced(name + " was pruned, or replaced by another save of that name" +
+                  (found == nullptr ? std::string() : ", " + pinned_name(*found)) +
+                  "; nothing is damaged by that. Next: caisson ls STORE " + wanted.run);
+  }
   if (found != nullptr) return *found;
   if (!state.runs().contains(wanted.run)) {
     return not_found("no run \"" + wanted.run + "\" in this store; next: caisson ls STORE");

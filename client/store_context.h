@@ -77,7 +77,10 @@ class StoreContext {
   std::list<OpenManifest> manifests_ CAISSON_GUARDED_BY(mutex_);  // most recently used first
 };
 
-// The checkpoint that `name` means in `state`; kNotFound says what there is instead.
+// "run/step@commit": means this checkpoint or none.
+std::string pinned_name(const Checkpoint& checkpoint);
+// The checkpoint that `name` means in `state`; kNotFound says what there is instead, kFenced that
+// the one meant by "run/step@commit" is gone.
 Result<Checkpoint> find_checkpoint(const LogState& state, const std::string& name);
 
 }  // namespace caisson

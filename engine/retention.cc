@@ -27,4 +27,24 @@ std::vector<format::CommitSeq> checkpoints_to_prune(const LogState& state, std::
   return pruned;
 }
 
+Result<std::vector<Checkpoint>> prune_by_policy(Log& log, std::string_view run,
+                                                const RetentionPolicy& policy) {
+  std::vector<Checkpoint> pruned;
+  CAISSON_ASSIGN_OR_RETURN(const auto before, log.refresh());
+  for (const format::CommitSeq seq : checkpoints_to_prune(*before, run, policy)) {
+    bool stays = false;
+    const auto appended = log.append([&](const LogState& state) -> Result<format::LogBody> {
+      const auto now = checkpoints_to_prune(state, run, policy);
+      stays = std::find(now.begin(), now.end(), seq) == now.end();
+      if (stays) return cancelled("the policy keeps it now");
+      return format::LogBody(format::PruneRecord{.checkpoint = seq});
+    });
+    if (stays) continue;
+    const Checkpoint& given_up = before->checkpoints().at(seq);
+    CAISSON_RETURN_IF_ERROR(appended.status().with_context(given_up.name()));
+    pruned.push_back(given_up);
+  }
+  return pruned;
+}
+
 }  // namespace caisson

@@ -44,6 +44,8 @@ Scrubber::Scrubber(ObjectStore& objects, MemoryBudget& budget, ScrubOptions opti
 
 Status Scrubber::check_checkpoint(const std::string& name, const format::SealedRef& root) {
   checkpoint_ = name;
+  findings_before_ = report_.findings.size();
+  damaged_before_ = report_.damaged;
   places_.clear();
   ++report_.checkpoints;
   ++report_.objects;
@@ -68,6 +70,16 @@ Status Scrubber::check_checkpoint(const std::string& name, const format::SealedR
   CAISSON_RETURN_IF_ERROR(check_entries(manifest));
   if (options_.depth != ScrubDepth::kStructure) CAISSON_RETURN_IF_ERROR(check_bodies(manifest));
   return name_tensors(manifest);
+}
+
+void Scrubber::retract_damage() {
+  report_.findings.resize(findings_before_);
+  report_.damaged = damaged_before_;
+  std::erase_if(bad_packs_, [this](const auto& bad) {
+    if (bad.second != checkpoint_) return false;
+    read_packs_.erase(bad.first);
+    return true;
+  });
 }
 
 // A manifest that does not open: its root is damaged, or else the page index of its directory.

@@ -62,6 +62,9 @@ class Scrubber {
   // Damage is a finding, not an error: an error says that the check could not be made (cancelled,
   // out of memory, an unsupported format).
   Status check_checkpoint(const std::string& name, const format::SealedRef& root);
+  // Takes back the damage that the last check_checkpoint reported: the checkpoint was given up
+  // while it was checked, or has another root now. A pack that others share is read again for them.
+  void retract_damage();
   // Reports, as harmless, what lies under data/ and tmp/ but belongs neither to a checkpoint
   // checked so far nor to one of `saves` (those in progress). Call after all checkpoints.
   Status find_orphans(std::span<const Uuid> saves);
@@ -104,6 +107,9 @@ class Scrubber {
   PackFooters footers_;
   std::string checkpoint_;     // being checked
   format::PackTables tables_;  // of its root
+  // Of the report when that began.
+  size_t findings_before_ = 0;
+  uint64_t damaged_before_ = 0;
   std::vector<Place> places_;
   std::set<std::string> needed_;                        // keys that checked checkpoints need
   std::map<format::ObjectRef, std::string> bad_packs_;  // -> the checkpoint that reported it

@@ -12,6 +12,8 @@
 #include "client/cli/store_access.h"
 #include "client/cli/text.h"
 #include "client/file_writer.h"
+#include "client/store_context.h"
+#include "engine/live_read.h"
 
 namespace caisson::cli {
 namespace {
@@ -74,15 +76,20 @@ class DiffCommand final : public Command {
     CAISSON_ASSIGN_OR_RETURN(StoreAccess access, StoreAccess::open(store_, session));
     CAISSON_ASSIGN_OR_RETURN(const Checkpoint before, access.find(a_));
     CAISSON_ASSIGN_OR_RETURN(const Checkpoint after, access.find(b_));
-    CAISSON_ASSIGN_OR_RETURN(const auto manifest_a, access.manifest(before));
-    CAISSON_ASSIGN_OR_RETURN(const auto manifest_b, access.manifest(after));
     CAISSON_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store,
                              Store::open(store_, session.store_options(false)));
     const CompareBytes compare_bytes = [&](const TensorSpec& spec) {
-      return equal_bytes(*store, before.name(), after.name(), spec);
+      return equal_bytes(*store, pinned_name(before), pinned_name(after), spec);
     };
-    CAISSON_ASSIGN_OR_RETURN(const Comparison comparison,
-                             compare_checkpoints(*manifest_a, *manifest_b, compare_bytes));
+    const auto compare = [&](const Checkpoint& a, const Checkpoint& b) -> Result<Comparison> {
+      CAISSON_ASSIGN_OR_RETURN(const auto manifest_a, access.manifest(a));
+      CAISSON_ASSIGN_OR_RETURN(const auto manifest_b, access.manifest(b));
+      return compare_checkpoints(*manifest_a, *manifest_b, compare_bytes);
+    };
+    CAISSON_ASSIGN_OR_RETURN(
+        const Comparison comparison, read_live(access.log(), before, [&](const Checkpoint& a) {
+          return read_live(access.log(), after, [&](const Checkpoint& b) { return compare(a, b); });
+        }));
     if (session.globals.json) {
       print_document(before, after, comparison);
     } else if (!session.globals.quiet) {

@@ -7,6 +7,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/indexed.h"
 #include "client/cli/text.h"
+#include "engine/live_read.h"
 
 namespace caisson::cli {
 namespace {
@@ -78,7 +79,9 @@ class LsCommand final : public Command {
       }
       if (!entry.has_value()) {
         // One damaged root must not hide the others.
-        const auto manifest = access.manifest(checkpoint);
+        const auto manifest = read_live(
+            access.log(), checkpoint, [&](const Checkpoint& now) { return access.manifest(now); });
+        if (manifest.status().code() == StatusCode::kFenced) continue;  // given up just now
         if (manifest.ok()) entry = catalog_entry_of((*manifest)->root(), seq);
         if (!manifest.ok()) info.problem = manifest.status().to_string();
       }

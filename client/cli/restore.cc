@@ -103,16 +103,18 @@ class RestoreCommand final : public Command {
  private:
   Result<Json> restore_by_ranks(const Session& session) const {
     uint64_t total = 0;
+    std::string pinned;  // all ranks restore the same checkpoint
     {
       CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<Store> store,
                                Store::open(job_.store, session.store_options(false)));
-      CAISSON_ASSIGN_OR_RETURN(const auto infos, store->tensors(job_.name, job_.options.glob));
+      CAISSON_ASSIGN_OR_RETURN(pinned, pin(*store, job_.name));
+      CAISSON_ASSIGN_OR_RETURN(const auto infos, store->tensors(pinned, job_.options.glob));
       for (const TensorInfo& info : infos) total += info.blob ? 0 : info.raw_bytes;
     }
     std::vector<Json> tasks;
     for (uint32_t rank = 0; rank < ranks_; ++rank) {
       tasks.push_back({{"store", job_.store},
-                       {"name", job_.name},
+                       {"name", pinned},
                        {"out", job_.out},
                        {"format", job_.format},
                        {"tensors", job_.options.glob},

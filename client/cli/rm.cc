@@ -1,8 +1,6 @@
 // caisson rm: gives checkpoints up, by name or by policy. Only records in the log; gc frees space.
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "client/cli/commands.h"
 #include "client/cli/store_access.h"
 #include "client/cli/text.h"
@@ -32,29 +30,25 @@ class RmCommand final : public Command {
       return invalid_argument("name checkpoints, or give --run and --keep-last");
     }
     CAISSON_ASSIGN_OR_RETURN(StoreAccess access, StoreAccess::open(store_, session));
-    CAISSON_ASSIGN_OR_RETURN(const std::vector<Checkpoint> chosen, choose(access));
-    for (const Checkpoint& checkpoint : chosen) {
-      if (dry_run_) continue;
-      CAISSON_RETURN_IF_ERROR(prune(access.log(), checkpoint).with_context(checkpoint.name()));
+    CAISSON_ASSIGN_OR_RETURN(std::vector<Checkpoint> chosen, choose(access));
+    if (!dry_run_ && !run_.empty()) {
+      CAISSON_ASSIGN_OR_RETURN(chosen, prune_by_policy(access.log(), run_, policy_));
+    } else if (!dry_run_) {
+      for (const Checkpoint& checkpoint : chosen) {
+        CAISSON_RETURN_IF_ERROR(prune(access.log(), checkpoint).with_context(checkpoint.name()));
+      }
     }
     print(chosen, session);
     return 0;
   }
 
  private:
-  // The policy is asked again in the very state that the record follows: a claim meanwhile may have
-  // gone back to a checkpoint that was one too many before.
-  Status prune(Log& log, const Checkpoint& checkpoint) const {
-    bool stays = false;
-    const auto pruned = log.append([&](const LogState& state) -> Result<format::LogBody> {
-      if (!run_.empty()) {
-        const auto now = checkpoints_to_prune(state, run_, policy_);
-        stays = std::find(now.begin(), now.end(), checkpoint.seq) == now.end();
-        if (stays) return cancelled("the policy keeps it now");
-      }
-      return format::LogBody(format::PruneRecord{.checkpoint = checkpoint.seq});
-    });
-    return stays ? ok_status() : pruned.status();
+  static Status prune(Log& log, const Checkpoint& checkpoint) {
+    return log
+        .append([&](const LogState&) -> Result<format::LogBody> {
+          return format::LogBody(format::PruneRecord{.checkpoint = checkpoint.seq});
+        })
+        .status();
   }
 
   Result<std::vector<Checkpoint>> choose(const StoreAccess& access) const {

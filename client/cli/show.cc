@@ -10,6 +10,7 @@
 #include "client/cli/store_access.h"
 #include "client/cli/text.h"
 #include "client/glob.h"
+#include "engine/live_read.h"
 
 namespace caisson::cli {
 namespace {
@@ -114,15 +115,20 @@ class ShowCommand final : public Command {
   Result<int> run(const Session& session) override {
     CAISSON_ASSIGN_OR_RETURN(StoreAccess access, StoreAccess::open(store_, session));
     CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, access.find(name_));
-    CAISSON_ASSIGN_OR_RETURN(const std::shared_ptr<Manifest> manifest, access.manifest(checkpoint));
+    std::shared_ptr<Manifest> manifest;
     std::vector<ShownTensor> tensors;
-    CAISSON_RETURN_IF_ERROR(manifest->for_each([&](const TensorRecord& record) -> Status {
-      if (session.stop.stop_requested()) return cancelled("interrupted");
-      if (!matches_glob(glob_, record.spec.name)) return ok_status();
-      CAISSON_ASSIGN_OR_RETURN(ShownTensor shown, show_record(*manifest, record));
-      tensors.push_back(std::move(shown));
-      return ok_status();
-    }));
+    const auto read = [&](const Checkpoint& now) -> Status {
+      tensors.clear();
+      CAISSON_ASSIGN_OR_RETURN(manifest, access.manifest(now));
+      return manifest->for_each([&](const TensorRecord& record) -> Status {
+        if (session.stop.stop_requested()) return cancelled("interrupted");
+        if (!matches_glob(glob_, record.spec.name)) return ok_status();
+        CAISSON_ASSIGN_OR_RETURN(ShownTensor shown, show_record(*manifest, record));
+        tensors.push_back(std::move(shown));
+        return ok_status();
+      });
+    };
+    CAISSON_RETURN_IF_ERROR(read_live(access.log(), checkpoint, read));
     if (tensors.empty() && glob_ != "*") {
       return not_found(fmt::format("{}: nothing matches \"{}\"", checkpoint.name(), glob_));
     }

@@ -8,6 +8,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/store_access.h"
 #include "client/cli/text.h"
+#include "engine/live_read.h"
 
 namespace caisson::cli {
 namespace {
@@ -42,32 +43,50 @@ class StatCommand final : public Command {
 
   Result<int> run(const Session& session) override {
     CAISSON_ASSIGN_OR_RETURN(StoreAccess access, StoreAccess::open(store_, session));
-    const auto state = access.state();
-    std::set<std::string> needed_data;
-    std::set<std::string> needed_metadata;
-    Totals totals;
-    std::set<Digest> ids;
-    for (const auto& [seq, checkpoint] : state->checkpoints()) {
-      if (session.stop.stop_requested()) return cancelled("interrupted");
-      CAISSON_ASSIGN_OR_RETURN(const auto manifest, access.manifest(checkpoint));
-      ++totals.checkpoints;
-      needed_metadata.insert(checkpoint.root.object.key());
-      const format::Root& root = manifest->root();
-      needed_metadata.insert(root.directory.object.key());
-      CAISSON_ASSIGN_OR_RETURN(const format::PackTables tables, manifest->packs().all());
-      for (const format::SealedRef& pack : tables.packs) needed_data.insert(pack.object.key());
-      for (const format::RootPart& part : root.parts) {
-        needed_metadata.insert(part.part.object.key());
-      }
-      CAISSON_RETURN_IF_ERROR(count_chunks(*manifest, ids, totals));
+    Counted counted;
+    Checkpoint reading;
+    for (;;) {
+      const Status status = count(access, session, counted, reading);
+      if (status.ok()) break;
+      // The store moved under us: what was counted of that checkpoint is void, so from the start.
+      const auto moved = after_failed_read(access.log(), reading, status);
+      if (!moved.ok() && moved.status().code() != StatusCode::kFenced) return moved.status();
     }
-    CAISSON_ASSIGN_OR_RETURN(const Usage usage,
-                             count_objects(access, *state, needed_data, needed_metadata));
+    CAISSON_ASSIGN_OR_RETURN(const Usage usage, count_objects(access, counted));
+    const Totals& totals = counted.totals;
     session.globals.json ? print_document(usage, totals) : print(usage, totals);
     return 0;
   }
 
  private:
+  struct Counted {
+    Totals totals;
+    std::set<std::string> data, metadata;  // keys that checkpoints need
+    std::shared_ptr<const LogState> state;
+  };
+
+  static Status count(StoreAccess& access, const Session& session, Counted& counted,
+                      Checkpoint& reading) {
+    counted = {.totals = {}, .data = {}, .metadata = {}, .state = access.state()};
+    std::set<Digest> ids;
+    for (const auto& [seq, checkpoint] : counted.state->checkpoints()) {
+      if (session.stop.stop_requested()) return cancelled("interrupted");
+      reading = checkpoint;
+      CAISSON_ASSIGN_OR_RETURN(const auto manifest, access.manifest(checkpoint));
+      ++counted.totals.checkpoints;
+      const format::Root& root = manifest->root();
+      counted.metadata.insert(checkpoint.root.object.key());
+      counted.metadata.insert(root.directory.object.key());
+      CAISSON_ASSIGN_OR_RETURN(const format::PackTables tables, manifest->packs().all());
+      for (const format::SealedRef& pack : tables.packs) counted.data.insert(pack.object.key());
+      for (const format::RootPart& part : root.parts) {
+        counted.metadata.insert(part.part.object.key());
+      }
+      CAISSON_RETURN_IF_ERROR(count_chunks(*manifest, ids, counted.totals));
+    }
+    return ok_status();
+  }
+
   // Sixteen bytes a distinct chunk are held; the index answers the same without.
   static Status count_chunks(Manifest& manifest, std::set<Digest>& ids, Totals& totals) {
     constexpr uint64_t kEntriesAtOnce = 1 << 16;
@@ -88,19 +107,17 @@ class StatCommand final : public Command {
     return ok_status();
   }
 
-  static Result<Usage> count_objects(StoreAccess& access, const LogState& state,
-                                     const std::set<std::string>& data,
-                                     const std::set<std::string>& metadata) {
+  static Result<Usage> count_objects(StoreAccess& access, const Counted& counted) {
     Usage usage;
     CAISSON_RETURN_IF_ERROR(access.objects().list("", [&](const ObjectInfo& info) {
-      if (data.contains(info.key)) {
+      if (counted.data.contains(info.key)) {
         usage.data.add(info.bytes);
-      } else if (metadata.contains(info.key) || info.key == format::kStoreKey) {
+      } else if (counted.metadata.contains(info.key) || info.key == format::kStoreKey) {
         usage.metadata.add(info.bytes);
       } else if (info.key.starts_with("log/") || info.key.starts_with("snapshots/")) {
         usage.log.add(info.bytes);
       } else if (const auto ref = format::object_ref_of(info.key); ref.ok()) {
-        const bool open = state.open_saves().contains(ref->save);
+        const bool open = counted.state->open_saves().contains(ref->save);
         (open ? usage.in_progress : usage.reclaimable).add(info.bytes);
       } else {
         usage.other.add(info.bytes);

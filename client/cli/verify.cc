@@ -9,6 +9,7 @@
 #include "client/cli/progress.h"
 #include "client/cli/store_access.h"
 #include "client/cli/text.h"
+#include "engine/live_read.h"
 #include "engine/scrub.h"
 
 namespace caisson::cli {
@@ -35,7 +36,7 @@ class VerifyCommand final : public Command {
     MemoryBudget budget(session.globals.memory_bytes_max);
     Scrubber scrubber(access.objects(), budget, options);
     for (const Checkpoint& checkpoint : checkpoints) {
-      CAISSON_RETURN_IF_ERROR(scrubber.check_checkpoint(checkpoint.name(), checkpoint.root));
+      CAISSON_RETURN_IF_ERROR(check(access.log(), scrubber, checkpoint, session));
     }
     if (names_.empty()) {
       std::vector<Uuid> in_progress;
@@ -48,6 +49,30 @@ class VerifyCommand final : public Command {
   }
 
  private:
+  // Damage of a checkpoint that was given up meanwhile is none: its objects are being deleted.
+  Status check(Log& log, Scrubber& scrubber, Checkpoint checkpoint, const Session& session) const {
+    for (;;) {
+      const uint64_t before = scrubber.report().damaged;
+      CAISSON_RETURN_IF_ERROR(scrubber.check_checkpoint(checkpoint.name(), checkpoint.root));
+      if (scrubber.report().damaged == before) return ok_status();
+      const Status damage = corruption("objects of it are missing or damaged");
+      auto now = after_failed_read(log, checkpoint, damage);
+      if (now.ok()) {
+        scrubber.retract_damage();
+        checkpoint = std::move(now).value();
+        continue;
+      }
+      if (now.status().code() != StatusCode::kFenced) return ok_status();  // damage it is
+      scrubber.retract_damage();
+      if (!names_.empty()) return now.status();
+      if (!session.globals.quiet) {
+        fmt::print(stderr, "caisson: {} was given up meanwhile, and left out\n",
+                   printable(checkpoint.name()));
+      }
+      return ok_status();
+    }
+  }
+
   Result<std::vector<Checkpoint>> select(const StoreAccess& access) const {
     std::vector<Checkpoint> selected;
     if (names_.empty()) {

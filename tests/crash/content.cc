@@ -82,8 +82,8 @@ Content::Part Content::part(uint32_t rank, uint32_t ranks) const {
   return made;
 }
 
-std::string verify_checkpoint(Store& store, const std::string& name,
-                              const std::vector<uint32_t>& versions, uint32_t* found) {
+Status restore_tensors(Store& store, const std::string& name, const std::vector<uint32_t>& versions,
+                       std::string* wrong) {
   const Content shape(0);
   std::vector<ByteVector> got;
   std::vector<TensorTarget> targets;
@@ -93,22 +93,34 @@ std::string verify_checkpoint(Store& store, const std::string& name,
   }
   got.emplace_back(shape.tensors_[0].bytes.size(), std::byte{0xee});
   targets.push_back({"tied", Box::whole(shape.tensors_[0].spec.shape), got.back().data(), {}});
-  if (const Status status = store.restore(name, targets); !status.ok()) {
-    return name + ": restore failed: " + status.to_string();
-  }
-  Result<std::vector<std::byte>> blob = store.read_blob(name, "tokenizer");
-  if (!blob.ok()) return name + ": blob failed: " + blob.status().to_string();
+  CAISSON_RETURN_IF_ERROR(store.restore(name, targets));
   for (const uint32_t version : versions) {
     const Content want(version);
-    bool same = *blob == want.blob_ && got.back() == want.tensors_[0].bytes;
+    bool same = got.back() == want.tensors_[0].bytes;
     for (size_t i = 0; i < want.tensors_.size(); ++i)
       same = same && got[i] == want.tensors_[i].bytes;
-    if (!same) continue;
-    if (found != nullptr) *found = version;
-    return {};
+    if (same) return ok_status();
   }
-  return name + ": restored bytes differ from all " + std::to_string(versions.size()) +
-         " versions that it may have";
+  *wrong = name + ": restored bytes differ from all " + std::to_string(versions.size()) +
+           " versions that it may have";
+  return ok_status();
+}
+
+std::string verify_checkpoint(Store& store, const std::string& name,
+                              const std::vector<uint32_t>& versions, uint32_t* found) {
+  Result<std::vector<std::byte>> blob = store.read_blob(name, "tokenizer");
+  if (!blob.ok()) return name + ": blob failed: " + blob.status().to_string();
+  std::string wrong = name + ": its blob is of no version that it may have";
+  for (const uint32_t version : versions) {
+    const Content want(version);
+    if (*blob != want.blob_) continue;
+    wrong.clear();
+    const Status status = restore_tensors(store, name, {version}, &wrong);
+    if (!status.ok()) return name + ": restore failed: " + status.to_string();
+    if (wrong.empty() && found != nullptr) *found = version;
+    break;
+  }
+  return wrong;
 }
 
 }  // namespace caisson::crash

@@ -32,6 +32,8 @@ class Content {
   Part part(uint32_t rank, uint32_t ranks) const;
 
  private:
+  friend Status restore_tensors(Store& store, const std::string& name,
+                                const std::vector<uint32_t>& versions, std::string* wrong);
   friend std::string verify_checkpoint(Store& store, const std::string& name,
                                        const std::vector<uint32_t>& versions, uint32_t* found);
   struct Tensor {
@@ -44,6 +46,10 @@ class Content {
   Part whole_;
 };
 
+// Restores the tensors of `name` in one call; what differs from each of `versions` is told in
+// *wrong.
+Status restore_tensors(Store& store, const std::string& name, const std::vector<uint32_t>& versions,
+                       std::string* wrong);
 // Restores all of `name` and compares it with each of `versions`. Empty when it equals one, and
 // then *found says which; otherwise what is wrong.
 std::string verify_checkpoint(Store& store, const std::string& name,

@@ -8,8 +8,8 @@
 
 #include <fstream>
 
-#include "tests/support/test_tensors.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/test_tensors.h"
 
 namespace caisson {
 namespace {
@@ -332,6 +332,103 @@ TEST_F(StoreTest, AClaimFromAnOlderCheckpointRollsTheLaterBack) {
   ASSERT_TRUE(save(*store, "run/2", three, {.overwrite = true}).ok());
   EXPECT_EQ(store->info("run/latest")->name, "run/2");
   expect_holds(*store, "run/2", three);
+}
+
+// The step that was gone back behind may be saved again without being asked to overwrite.
+TEST_F(StoreTest, ARolledBackStepMayBeSavedAgain) {
+  auto store = open();
+  const auto one = small_model(1), two = small_model(2), three = small_model(3);
+  ASSERT_TRUE(save(*store, "run/1", one).ok());
+  ASSERT_TRUE(save(*store, "run/2", two).ok());
+  ASSERT_TRUE(store->claim("run", "run/1").ok());
+  expect_holds(*store, "run/2", two);
+  const auto again = save(*store, "run/2", three);
+  ASSERT_TRUE(again.ok()) << again.status().to_string();
+  expect_holds(*store, "run/2", three);
+  EXPECT_EQ(store->info("run/latest")->name, "run/2");
+  EXPECT_FALSE(store->info("run/2")->rolled_back);
+  EXPECT_EQ(store->checkpoints()->size(), 2u);
+  EXPECT_EQ(save(*store, "run/2", two).status().code(), StatusCode::kAlreadyExists);
+}
+
+TEST_F(StoreTest, APinnedNameMeansOneCommitOrNone) {
+  auto store = open();
+  const auto one = small_model(1), two = small_model(2);
+  ASSERT_TRUE(save(*store, "run/1", one).ok());
+  const std::string pinned = "run/1@" + std::to_string(store->info("run/1")->commit_seq);
+  expect_holds(*store, pinned, one);
+  ASSERT_TRUE(save(*store, "run/1", two, {.overwrite = true}).ok());
+  const auto gone = store->info(pinned);
+  EXPECT_EQ(gone.status().code(), StatusCode::kFenced) << gone.status().to_string();
+  EXPECT_NE(gone.status().message().find("caisson ls"), std::string::npos);
+  EXPECT_EQ(store->remove(pinned).code(), StatusCode::kFenced)
+      << "it is not the one that was meant";
+  expect_holds(*store, "run/1", two);
+  for (const char* bad : {"run/1@", "run/1@x", "run/1@03", "run/latest@3", "run/@3"}) {
+    EXPECT_EQ(store->info(bad).status().code(), StatusCode::kInvalidArgument) << bad;
+  }
+  EXPECT_EQ(save(*store, "run/9@3", one).status().code(), StatusCode::kInvalidArgument);
+}
+
+// Packs of an earlier checkpoint that the new one would share: looked for before the commit, or the
+// loss would be inherited unseen.
+TEST_F(StoreTest, ACommitLooksForThePacksThatItShares) {
+  const std::vector<TestTensor> model{{"w", kF32, shape_of({500, 500}), 1}};
+  const auto shards = whole_shards(model);
+  for (const bool cut : {false, true}) {
+    const std::string run = cut ? "cut/" : "lost/";
+    auto store = open();
+    ASSERT_TRUE(save(*store, run + "1", model, {.dedup = false}).ok());
+    const auto ticket = store->begin_save(run + "2");
+    ASSERT_TRUE(ticket.ok()) << ticket.status().to_string();
+    const auto rank = store->join_save(*ticket, 0);
+    ASSERT_TRUE(rank.ok()) << rank.status().to_string();
+    ASSERT_TRUE((*rank)->put({.tensors = shards, .blobs = {}, .aliases = {}}).ok());
+    const auto part = (*rank)->seal();
+    ASSERT_TRUE(part.ok()) << part.status().to_string();
+    ASSERT_EQ((*rank)->report().stored_bytes, 0u);
+    std::string pack;
+    for (const auto& file : std::filesystem::recursive_directory_iterator(dir_ / "store/data")) {
+      if (file.path().extension() != ".pack" || file.file_size() == 1) continue;
+      pack = file.path().filename().string();
+      if (cut) {
+        std::filesystem::resize_file(file.path(), 1);
+      } else {
+        std::filesystem::remove(file.path());
+        break;
+      }
+    }
+    ASSERT_NE(pack, "");
+    const auto committed = store->commit_save(*ticket, 1, {&*part, 1});
+    EXPECT_EQ(committed.status().code(), StatusCode::kCorruption) << committed.status().to_string();
+    EXPECT_NE(committed.status().message().find(".pack"), std::string::npos)
+        << committed.status().to_string();
+    EXPECT_EQ(store->info(run + "2").status().code(), StatusCode::kNotFound);
+    // As the message says.
+    EXPECT_TRUE(save(*store, run + "2", model, {.dedup = false}).ok());
+    expect_holds(*store, run + "2", model);
+  }
+}
+
+// Packed elements of less than a byte have no strides; a copy would hide that they were not packed.
+TEST_F(StoreTest, StridedElementsOfLessThanAByteAreRefused) {
+  constexpr DType kF4{DTypeCode::kFloat4E2M1FN, 4};
+  const TestTensor tensor("w", kF4, shape_of({8, 16}), 1);
+  TensorShard strided = tensor.whole();
+  strided.box.extent[0] = 4;
+  strided.strides_bytes = {16, 1};
+  auto store = open();
+  for (const bool stage : {true, false}) {
+    auto pending = store->save("run/1", {.tensors = {&strided, 1}, .blobs = {}, .aliases = {}},
+                               {.stage = stage});
+    const Status status = pending.ok() ? pending->wait() : pending.status();
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << status.to_string();
+    EXPECT_NE(status.message().find("contiguous"), std::string::npos) << status.to_string();
+    EXPECT_NE(status.message().find("\"w\""), std::string::npos) << status.to_string();
+    EXPECT_EQ(pending.ok(), !stage) << "staging refuses before anything is begun";
+  }
+  EXPECT_TRUE(save(*store, "run/1", {tensor}, {.stage = true}).ok());
+  expect_holds(*store, "run/1", {tensor});
 }
 
 TEST_F(StoreTest, MetadataMustBeAnObject) {

@@ -148,7 +148,9 @@ class Store {
   // `base` ("run/step"; empty: its latest); later checkpoints of the run are rolled back.
   virtual Status claim(const std::string& run, const std::string& base = {}) = 0;
 
-  // ---- reading. A name is "run/step" or "run/latest".
+  // ---- reading. A name is "run/step" or "run/latest"; "run/step@N" means the one that log record N
+  // committed (CheckpointInfo::commit_seq) or none, for whoever reads a checkpoint by several calls.
+  // kFenced: it was pruned or overwritten while it was read; nothing is damaged.
   virtual Result<std::vector<CheckpointInfo>> checkpoints() = 0;
   virtual Result<CheckpointInfo> info(const std::string& name) = 0;
   // Those that match the glob ('*', '?', '[a-z]'), sorted by name.

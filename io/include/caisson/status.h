@@ -20,7 +20,7 @@ enum class StatusCode : uint8_t {
   kIoError = 5,          // the device or the network failed; the writer concerned is poisoned
   kNoSpace = 6,          // disk, quota or descriptor table is full; nothing was acknowledged
   kOutOfMemory = 7,      // the memory budget or the host refused
-  kFenced = 8,           // a newer claim, a prune or a condemn came first; this writer lost
+  kFenced = 8,           // a newer claim, prune or condemn came first; this writer or reader lost
   kCancelled = 9,        // the caller cancelled
   kUnsupported = 10,     // a newer format, or a feature that this build or target lacks
 };

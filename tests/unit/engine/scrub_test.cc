@@ -92,6 +92,21 @@ TEST_F(ScrubTest, ReadsMoreTheDeeperItGoes) {
   EXPECT_GE(scrub(ScrubDepth::kChecksums).bytes_read, stored);
 }
 
+TEST_F(ScrubTest, DamageOfACheckpointThatIsGivenUpMeanwhileIsTakenBack) {
+  object(".pack", 1);
+  objects_.objects().erase(key_);
+  Scrubber scrubber(objects_, budget_, {.depth = ScrubDepth::kFull});
+  ASSERT_TRUE(scrubber.check_checkpoint("run/1", root_).ok());
+  const uint64_t damaged = scrubber.report().damaged;
+  ASSERT_GE(damaged, 1u);
+  scrubber.retract_damage();
+  EXPECT_EQ(scrubber.report().damaged, 0u);
+  EXPECT_TRUE(scrubber.report().findings.empty());
+  // A checkpoint that stands and shares the pack reports it all the same.
+  ASSERT_TRUE(scrubber.check_checkpoint("run/1", root_).ok());
+  EXPECT_EQ(scrubber.report().damaged, damaged);
+}
+
 TEST_F(ScrubTest, AMissingRoot) {
   object(".root");
   objects_.objects().erase(key_);
