@@ -42,8 +42,7 @@ Status PackWriter::begin(BufferPool& pool) {
   const uint32_t buffers = pool.free_count();
   CAISSON_CHECK(buffers >= 2);
   // One buffer is always being filled, so one fewer can be in flight.
-  const IoQueueOptions queue{.depth = buffers - 1,
-                             .registered_memory = pool.warm_arena()};
+  const IoQueueOptions queue{.depth = buffers - 1, .registered_memory = pool.warm_arena()};
   CAISSON_ASSIGN_OR_RETURN(queue_, objects_.make_queue(queue));
   pool_ = &pool;
   transfers_.assign(buffers, {});

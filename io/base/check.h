@@ -5,11 +5,10 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define CAISSON_CHECK(condition)                                                         \
-  do {                                                                                   \
-    if (!(condition)) [[unlikely]] {                                                     \
-      std::fprintf(stderr, "%s:%d: CAISSON_CHECK failed: %s\n", __FILE__, __LINE__,      \
-                   #condition);                                                          \
-      std::abort();                                                                      \
-    }                                                                                    \
+#define CAISSON_CHECK(condition)                                                                 \
+  do {                                                                                           \
+    if (!(condition)) [[unlikely]] {                                                             \
+      std::fprintf(stderr, "%s:%d: CAISSON_CHECK failed: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                                              \
+    }                                                                                            \
   } while (false)

@@ -9,17 +9,28 @@ namespace caisson {
 
 std::string_view status_code_name(StatusCode code) {
   switch (code) {
-    case StatusCode::kOk: return "ok";
-    case StatusCode::kInvalidArgument: return "invalid argument";
-    case StatusCode::kNotFound: return "not found";
-    case StatusCode::kAlreadyExists: return "already exists";
-    case StatusCode::kCorruption: return "corruption";
-    case StatusCode::kIoError: return "I/O error";
-    case StatusCode::kNoSpace: return "no space";
-    case StatusCode::kOutOfMemory: return "out of memory";
-    case StatusCode::kFenced: return "fenced";
-    case StatusCode::kCancelled: return "cancelled";
-    case StatusCode::kUnsupported: return "unsupported";
+    case StatusCode::kOk:
+      return "ok";
+    case StatusCode::kInvalidArgument:
+      return "invalid argument";
+    case StatusCode::kNotFound:
+      return "not found";
+    case StatusCode::kAlreadyExists:
+      return "already exists";
+    case StatusCode::kCorruption:
+      return "corruption";
+    case StatusCode::kIoError:
+      return "I/O error";
+    case StatusCode::kNoSpace:
+      return "no space";
+    case StatusCode::kOutOfMemory:
+      return "out of memory";
+    case StatusCode::kFenced:
+      return "fenced";
+    case StatusCode::kCancelled:
+      return "cancelled";
+    case StatusCode::kUnsupported:
+      return "unsupported";
   }
   return "unknown";
 }
@@ -58,11 +69,20 @@ Status errno_status(int error, std::string_view what) {
     case ENOSPC:
     case EDQUOT:
     case EMFILE:
-    case ENFILE: code = StatusCode::kNoSpace; break;
-    case ENOENT: code = StatusCode::kNotFound; break;
-    case EEXIST: code = StatusCode::kAlreadyExists; break;
-    case ENOMEM: code = StatusCode::kOutOfMemory; break;
-    default: break;
+    case ENFILE:
+      code = StatusCode::kNoSpace;
+      break;
+    case ENOENT:
+      code = StatusCode::kNotFound;
+      break;
+    case EEXIST:
+      code = StatusCode::kAlreadyExists;
+      break;
+    case ENOMEM:
+      code = StatusCode::kOutOfMemory;
+      break;
+    default:
+      break;
   }
   char text[128] = {};
   const char* words = ::strerror_r(error, text, sizeof text);  // the GNU form returns the text

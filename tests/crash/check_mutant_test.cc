@@ -23,9 +23,9 @@ constexpr uint64_t kSeed = 4;
 constexpr int kFlipsPerObject = 6;
 
 const char* const kChecks[] = {
-    "header_checksum",     "payload_checksum",     "root_digest",         "page_checksum",
-    "part_trailer_digest", "entry_block_checksum", "inline_content_id",   "content_id",
-    "object_size",         "object_digest",        "pack_footer_digest",  "segment_checksum",
+    "header_checksum",     "payload_checksum",     "root_digest",        "page_checksum",
+    "part_trailer_digest", "entry_block_checksum", "inline_content_id",  "content_id",
+    "object_size",         "object_digest",        "pack_footer_digest", "segment_checksum",
     "stored_checksum",     "pack_tables_digest",
 };
 

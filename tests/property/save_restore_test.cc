@@ -8,8 +8,8 @@
 #include <random>
 
 #include "caisson/store.h"
-#include "tests/support/test_tensors.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/test_tensors.h"
 
 namespace caisson {
 namespace {

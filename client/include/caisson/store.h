@@ -1,9 +1,9 @@
 // Caisson's C++ API. Start here: open a Store, save tensors under "run/step", restore any box of
 // any of them.
 //
-//   auto store = caisson::Store::open("/data/ckpt");                       // Result<unique_ptr<Store>>
-//   caisson::PendingSave save = (*store)->save("run/100", {.tensors = shards}).value();  // at once
-//   caisson::Status done = save.wait();                                     // durable and committed
+//   auto store = caisson::Store::open("/data/ckpt");                       //
+//   Result<unique_ptr<Store>> caisson::PendingSave save = (*store)->save("run/100", {.tensors =
+//   shards}).value();  // at once caisson::Status done = save.wait(); // durable and committed
 //   (*store)->restore("run/100", targets);                                  // verified, in place
 //
 // Store is thread-safe. One process of many ranks begins a save, every rank puts its shards and
@@ -44,15 +44,15 @@ struct SaveInput {
 
 // What a finished save did.
 struct SaveReport {
-  std::string name;             // "run/step"
+  std::string name;  // "run/step"
   uint64_t tensors = 0;
   uint64_t tiles = 0;
-  uint64_t raw_bytes = 0;       // handed over
+  uint64_t raw_bytes = 0;  // handed over
   uint64_t deduplicated_bytes = 0;
-  uint64_t stored_bytes = 0;    // payload bytes newly written
-  double stall_seconds = 0;     // how long save() itself took
-  double seconds = 0;           // from save() to durable
-  std::string warning;          // not empty: it succeeded, but somebody should look at this
+  uint64_t stored_bytes = 0;  // payload bytes newly written
+  double stall_seconds = 0;   // how long save() itself took
+  double seconds = 0;         // from save() to durable
+  std::string warning;        // not empty: it succeeded, but somebody should look at this
 };
 
 struct CheckpointInfo {
@@ -60,23 +60,23 @@ struct CheckpointInfo {
   std::string run;
   uint64_t step = 0;
   uint64_t epoch = 0;
-  uint64_t commit_seq = 0;      // position of its commit record in the log
-  bool latest = false;          // what "run/latest" means now
+  uint64_t commit_seq = 0;  // position of its commit record in the log
+  bool latest = false;      // what "run/latest" means now
   bool rolled_back = false;
   int64_t created_unix_ns = 0;
   uint64_t tensors = 0;
   uint64_t ranks = 0;
   uint64_t raw_bytes = 0;
-  uint64_t stored_bytes = 0;    // newly written by its save
+  uint64_t stored_bytes = 0;  // newly written by its save
   std::string metadata_json;
-  std::string problem;          // not empty: its root could not be read, the fields from
-                                // created_unix_ns on are unknown; names the next command
+  std::string problem;  // not empty: its root could not be read, the fields from
+                        // created_unix_ns on are unknown; names the next command
 };
 
 struct TensorInfo {
   TensorSpec spec;
   bool blob = false;
-  std::string alias_of;         // not empty for an alias
+  std::string alias_of;  // not empty for an alias
   Shape tile;
   uint64_t raw_bytes = 0;
   std::vector<Box> shards;
@@ -124,7 +124,8 @@ class SaveTransaction {
 class Store {
  public:
   // `url`: a directory, or file:// and a directory.
-  static Result<std::unique_ptr<Store>> open(const std::string& url, const StoreOptions& options = {});
+  static Result<std::unique_ptr<Store>> open(const std::string& url,
+                                             const StoreOptions& options = {});
   virtual ~Store() = default;
 
   // ---- one process
@@ -135,8 +136,10 @@ class Store {
                                    const SaveOptions& options = {}) = 0;
 
   // ---- many ranks: begin once, hand the ticket to every rank, gather the sealed parts, commit.
-  virtual Result<std::string> begin_save(const std::string& name, const SaveOptions& options = {}) = 0;
-  virtual Result<std::unique_ptr<SaveTransaction>> join_save(const std::string& ticket, uint32_t rank,
+  virtual Result<std::string> begin_save(const std::string& name,
+                                         const SaveOptions& options = {}) = 0;
+  virtual Result<std::unique_ptr<SaveTransaction>> join_save(const std::string& ticket,
+                                                             uint32_t rank,
                                                              const SaveOptions& options = {}) = 0;
   // Refuses, naming rank, tensor and box, when a part of `ranks` is missing, overlaps another, or a
   // tensor is not covered. Ok means durable and committed.
@@ -148,9 +151,9 @@ class Store {
   // `base` ("run/step"; empty: its latest); later checkpoints of the run are rolled back.
   virtual Status claim(const std::string& run, const std::string& base = {}) = 0;
 
-  // ---- reading. A name is "run/step" or "run/latest"; "run/step@N" means the one that log record N
-  // committed (CheckpointInfo::commit_seq) or none, for whoever reads a checkpoint by several calls.
-  // kFenced: it was pruned or overwritten while it was read; nothing is damaged.
+  // ---- reading. A name is "run/step" or "run/latest"; "run/step@N" means the one that log record
+  // N committed (CheckpointInfo::commit_seq) or none, for whoever reads a checkpoint by several
+  // calls. kFenced: it was pruned or overwritten while it was read; nothing is damaged.
   virtual Result<std::vector<CheckpointInfo>> checkpoints() = 0;
   virtual Result<CheckpointInfo> info(const std::string& name) = 0;
   // Those that match the glob ('*', '?', '[a-z]'), sorted by name.

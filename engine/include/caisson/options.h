@@ -20,7 +20,7 @@ struct StoreOptions {
 };
 
 struct Progress {
-  uint64_t bytes_done = 0;   // raw bytes through the last stage
+  uint64_t bytes_done = 0;  // raw bytes through the last stage
   uint64_t bytes_total = 0;
 };
 // Called from a pipeline's thread, at most about ten times a second; must not block.
@@ -36,7 +36,8 @@ struct SaveOptions {
   // Another checkpoint to compare with, "run/step": for a fork. Empty: the run's latest.
   std::string base{};
   // Copy every tensor before save() returns, so that it may change at once. Otherwise the memory is
-  // lent until the save has finished; bytes that change meanwhile are saved as of some moment of it.
+  // lent until the save has finished; bytes that change meanwhile are saved as of some moment of
+  // it.
   bool stage = false;
   // Replace a live checkpoint of the same name instead of refusing.
   bool overwrite = false;

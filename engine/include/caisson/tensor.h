@@ -75,14 +75,15 @@ struct Box {
   std::array<uint64_t, kRankMax> extent{};
 
   static Box whole(const Shape& shape);
-  uint64_t elements() const;  // product of extents; REQUIRES: fits (boxes within a checked shape do)
+  uint64_t elements()
+      const;  // product of extents; REQUIRES: fits (boxes within a checked shape do)
   bool operator==(const Box&) const = default;
 };
 
-bool contains(const Shape& shape, const Box& box);         // box lies within the tensor
+bool contains(const Shape& shape, const Box& box);  // box lies within the tensor
 bool contains(const Box& outer, const Box& inner);
-Box intersect(const Box& a, const Box& b);                 // zero extents when disjoint
-std::string to_string(const Box& box);                     // "[0:512, 128:256]"
+Box intersect(const Box& a, const Box& b);  // zero extents when disjoint
+std::string to_string(const Box& box);      // "[0:512, 128:256]"
 
 // The boxes that together are the row-major element range [begin, end) of a tensor: what FSDP1,
 // ZeRO and Megatron's distributed optimizer hold. At most 2 * rank - 1 boxes, in storage order, so
@@ -94,11 +95,12 @@ std::vector<Box> boxes_of_range(const Shape& shape, uint64_t begin, uint64_t end
 struct TensorSpec {
   std::string name;  // UTF-8, 1 to 4096 bytes, no NUL
   DType dtype;
-  Shape shape;       // global
+  Shape shape;  // global
   bool operator==(const TensorSpec&) const = default;
 };
 
-// This rank is replica `index` of `count` holders of the same box: the tiles are divided among them.
+// This rank is replica `index` of `count` holders of the same box: the tiles are divided among
+// them.
 struct Replica {
   uint32_t index = 0;
   uint32_t count = 1;
@@ -109,9 +111,9 @@ struct Replica {
 // the save stages (copies) it.
 struct TensorShard {
   TensorSpec tensor;
-  Box box;                            // Box::whole(shape) for an unsharded tensor
-  const std::byte* data = nullptr;    // may be null only when the box is empty
-  std::vector<int64_t> strides_bytes; // empty: contiguous. Sub-byte types must be contiguous
+  Box box;                             // Box::whole(shape) for an unsharded tensor
+  const std::byte* data = nullptr;     // may be null only when the box is empty
+  std::vector<int64_t> strides_bytes;  // empty: contiguous. Sub-byte types must be contiguous
   Replica replica;
 };
 

@@ -69,8 +69,8 @@ Status errno_status(int error, std::string_view what);
 
 }  // namespace caisson
 
-#define CAISSON_RETURN_IF_ERROR(expr)                       \
-  do {                                                      \
-    ::caisson::Status caisson_status_ = (expr);             \
-    if (!caisson_status_.ok()) return caisson_status_;      \
+#define CAISSON_RETURN_IF_ERROR(expr)                  \
+  do {                                                 \
+    ::caisson::Status caisson_status_ = (expr);        \
+    if (!caisson_status_.ok()) return caisson_status_; \
   } while (false)

@@ -120,7 +120,8 @@ TEST_F(RootPacksTest, FindsBasesByName) {
 }
 
 TEST_F(RootPacksTest, DamageMattersWhereItIs) {
-  const uint64_t at = root_.tables_offset + 2 * format::kTableBlockBytes + 16 + 37;  // its first pack's length
+  const uint64_t at =
+      root_.tables_offset + 2 * format::kTableBlockBytes + 16 + 37;  // its first pack's length
   bytes()[at] ^= std::byte{1};
   RootPacks packs(reads_, sealed_, root_);
   EXPECT_TRUE(packs.need(1, 17).ok());
