@@ -212,11 +212,12 @@ Status LogState::check_record(const format::ReplaceRecord& replace) const {
                      " is not a live checkpoint; it may have been pruned");
   }
   const Checkpoint& checkpoint = live->second;
-  if (!(checkpoint.root == replace.old_root)) {
+  if (!(checkpoint.root == replace.old_root) && !CAISSON_MUTANT(replace_needs_current_root)) {
     return fenced("the root of " + checkpoint.name() + " is now " + checkpoint.root.object.key() +
                   ", another replacement came first");
   }
   const Uuid& save = replace.new_root.object.save;
+  if (CAISSON_MUTANT(replace_needs_open_save)) return check_new_root(replace.new_root, save);
   CAISSON_RETURN_IF_ERROR(check_open(save, checkpoint.run));
   const OpenSave& open = open_.at(save);
   if (open.run != checkpoint.run || open.step != checkpoint.step) {
@@ -347,6 +348,11 @@ void LogState::apply_record(const format::LogRecord&, const format::ReplaceRecor
   checkpoint.save = save;
   committed_[save] = checkpoint.seq;
   open_.erase(save);
+  if (!CAISSON_MUTANT(bases_as_opened)) return;
+  for (auto& [other, open] : open_) {
+    std::replace(open.base_roots.begin(), open.base_roots.end(), replace.old_root,
+                 replace.new_root);
+  }
 }
 
 }  // namespace caisson

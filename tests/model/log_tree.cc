@@ -53,6 +53,13 @@ std::string LogTree::fault_of(const LogState& before, const Node& node) {
       return "two live checkpoints are called " + checkpoint.name();
     }
   }
+  const auto* replace = std::get_if<format::ReplaceRecord>(&node.record.body);
+  if (replace != nullptr && node.had_effect) {
+    const Checkpoint& was = before.checkpoints().at(replace->checkpoint);
+    if (!(was.root == replace->old_root)) {
+      return "the root of " + was.name() + " was replaced by one that was made from an older root";
+    }
+  }
   for (const auto& [save, open] : after.open_saves()) {
     if (open.epoch != after.runs().at(open.run).epoch) {
       return "save " + to_hex(save) + " is open in epoch " + std::to_string(open.epoch) +

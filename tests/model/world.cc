@@ -19,8 +19,8 @@ namespace {
 // A process decides what it wants (epoch, base) when it first reads, and is refused when that has
 // become impossible; Log::append's callers look again, which only makes fewer things happen.
 //
-// Where a process is. Writers: kRead, kClaim, kOpen, kWrite, kCommit; pruners: kRead, kPrune;
-// collectors: kRead, kClose, kCondemn, kDelete; restorers: kRead, kFetch.
+// Where a process is. Writers and rewriters: kRead, kClaim, kOpen, kWrite, kCommit; pruners: kRead,
+// kPrune; collectors: kRead, kClose, kCondemn, kDelete; restorers: kRead, kFetch.
 enum Pc : uint8_t {
   kRead,
   kClaim,
@@ -49,6 +49,12 @@ size_t save_index(const Uuid& save) { return std::to_integer<size_t>(save.bytes.
 uint8_t latest_in(const LogState& state) {
   const Checkpoint* latest = state.latest("r");
   return latest == nullptr ? uint8_t{0} : static_cast<uint8_t>(latest->seq);
+}
+uint8_t root_in(const LogState& state, CommitSeq checkpoint) {
+  return static_cast<uint8_t>(save_index(state.checkpoints().at(checkpoint).save));
+}
+void look_at_base(const LogState& state, Process& process) {
+  if (state.checkpoints().contains(process.base)) process.root = root_in(state, process.base);
 }
 uint16_t bit(size_t at) { return static_cast<uint16_t>(1u << at); }
 
@@ -97,8 +103,16 @@ class Stepper {
 
  private:
   Kind kind() const { return world_.scenario_.processes[index_]; }
-  bool is_writer() const { return kind() >= Kind::kBaseWriter && kind() <= Kind::kTakeover; }
-  uint8_t step() const { return world_.scenario_.steps[index_]; }
+  bool is_writer() const { return kind() >= Kind::kBaseWriter && kind() <= Kind::kRewriter; }
+  // A rewriter's save is called like the checkpoint that it is for.
+  uint64_t step() const {
+    if (kind() != Kind::kRewriter) return world_.scenario_.steps[index_];
+    const CommitSeq base = from_.processes[index_].base;
+    return tree_.state(tree_.prefix(from_.log, static_cast<uint32_t>(base)))
+        .checkpoints()
+        .at(base)
+        .step;
+  }
   uint8_t save() const { return world_.save_of(index_); }
   uint8_t length() const { return static_cast<uint8_t>(tree_.length(from_.log)); }
   const LogState& seen() const {
@@ -127,14 +141,21 @@ class Stepper {
           me.pc = kClose;
           me.listed = from_.objects;
           break;
-        case Kind::kRestorer: {
+        case Kind::kRestorer:
           me.base = latest_in(state);
+          look_at_base(state, me);
           me.pc = me.base == 0 ? kDone : kFetch;
           break;
-        }
+        case Kind::kRewriter:
+          me.epoch = static_cast<uint8_t>(state.runs().at("r").epoch);
+          me.base = latest_in(state);
+          look_at_base(state, me);
+          me.pc = me.base == 0 ? kDone : kOpen;
+          break;
         default:
           me.epoch = kFirstEpoch;
           me.base = kind() == Kind::kBaseWriter ? latest_in(state) : uint8_t{0};
+          look_at_base(state, me);
           me.pc = kOpen;
       }
       emit(to, "reads", view < length() ? ": an old state" : "");
@@ -254,7 +275,9 @@ class Stepper {
       made_ = claim_run(me.epoch, base);
       append(made_, base == 0 ? "claims, from nothing" : "claims, from a checkpoint",
              [&](State& to, Process& mine) {
-               mine.base = latest_in(tree_.state(tree_.prefix(to.log, mine.view)));
+               const LogState& then = tree_.state(tree_.prefix(to.log, mine.view));
+               mine.base = latest_in(then);
+               look_at_base(then, mine);
                mine.pc = kOpen;
              });
     }
@@ -265,26 +288,37 @@ class Stepper {
     format::OpenRecord body = open_save(save(), step(), me.epoch);
     if (me.base != 0) body.bases.push_back(me.base);
     made_ = body;
-    append(made_, "opens", [](State&, Process& mine) { mine.pc = kWrite; });
+    append(made_, "opens", [&](State& to, Process& mine) {
+      mine.pc = kWrite;
+      // What the base refers to in the state that the record follows is what is shared. Of a base
+      // that is not live there, which no correct log lets pass, it is what was seen before.
+      look_at_base(tree_.state(tree_.prefix(to.log, mine.view)), mine);
+    });
   }
 
   // Packs and root, durable; decides what it refers to.
   void write() {
-    State to = from_;
-    Process& me = to.processes[index_];
-    uint8_t needs = static_cast<uint8_t>(bit(save()));
-    if (me.base != 0) {
-      // What the base referred to when the save was opened.
-      const LogState& then = tree_.state(tree_.prefix(from_.log, me.base));
-      needs |= from_.needs[save_index(then.checkpoints().at(me.base).save)];
+    const uint8_t own = static_cast<uint8_t>(bit(save()));
+    const uint8_t shared = from_.needs[from_.processes[index_].root];  // of save 0: nothing
+    if (kind() == Kind::kRewriter) {
+      write_needing(own, "writes everything anew");
+      // All but the first pack is kept.
+      return write_needing(static_cast<uint8_t>(own | (shared & (shared - 1u))), "writes in part");
     }
+    uint8_t needs = own | shared;
     if (kind() == Kind::kIndexWriter && !seen().is_condemned(object_at(4))) {
       needs |= static_cast<uint8_t>(bit(2));
     }
+    write_needing(needs, needs == own ? "writes everything" : "writes, sharing chunks");
+  }
+
+  void write_needing(uint8_t needs, const char* what) {
+    State to = from_;
+    Process& me = to.processes[index_];
     to.needs[save()] = needs;
     to.objects |= static_cast<uint16_t>(bit(2u * save()) | bit(2u * save() + 1u));
     me.pc = kCommit;
-    emit(to, needs == bit(save()) ? "writes everything" : "writes, sharing chunks");
+    emit(to, what);
   }
 
   bool needs_condemned() const {
@@ -296,7 +330,11 @@ class Stepper {
 
   void commit() {
     const Process& me = from_.processes[index_];
-    made_ = commit_save(save(), step(), me.epoch);
+    if (kind() == Kind::kRewriter) {
+      made_ = format::ReplaceRecord{me.base, root_of(me.root), root_of(save())};
+    } else {
+      made_ = commit_save(save(), step(), me.epoch);
+    }
     if (me.sub == kReady && !CAISSON_MUTANT(commit_checks_condemned) && needs_condemned()) {
       State to = from_;
       to.processes[index_].pc = kDone;
@@ -305,7 +343,8 @@ class Stepper {
           to, "is refused: a pack it needs was condemned", "",
           promised ? "a save that nobody fenced lost the base that its open record names" : "");
     }
-    append(made_, "commits", [&](State& to, Process& mine) {
+    const char* what = kind() == Kind::kRewriter ? "replaces the root" : "commits";
+    append(made_, what, [&](State& to, Process& mine) {
       to.acked |= bit(save());
       mine.pc = kDone;
     });
@@ -415,18 +454,26 @@ class Stepper {
     emit(to, "deletes");
   }
 
+  // A reader that misses an object asks the log again: gone, or to be read through another root.
   void fetch() {
     State to = from_;
-    to.processes[index_].pc = kDone;
-    const LogState& then = seen();
-    const size_t wanted = save_index(then.checkpoints().at(from_.processes[index_].base).save);
+    Process& me = to.processes[index_];
+    me.pc = kDone;
+    const size_t wanted = me.root;
     bool whole = (from_.objects & bit(2 * wanted + 1)) != 0;
     for (size_t s = 0; s < kSaves; ++s) {
       if ((from_.needs[wanted] & bit(s)) != 0) whole = whole && (from_.objects & bit(2 * s)) != 0;
     }
-    const bool live = tree_.state(from_.log).checkpoints().contains(from_.processes[index_].base);
-    emit(to, whole ? "restores" : "finds its checkpoint gone", "",
-         !whole && live ? "a restore of a live checkpoint failed" : "");
+    if (whole) return emit(to, "restores");
+    const LogState& now = tree_.state(from_.log);
+    if (!now.checkpoints().contains(me.base)) return emit(to, "finds its checkpoint gone");
+    const uint8_t root = root_in(now, me.base);
+    if (root == me.root || CAISSON_MUTANT(readers_ask_again)) {
+      return emit(to, "misses an object", "", "a restore of a live checkpoint failed");
+    }
+    me.root = root;
+    me.pc = kFetch;
+    emit(to, "misses an object and finds another root");
   }
 
   World& world_;
@@ -503,11 +550,18 @@ std::string World::violation(const State& state) {
     bool found = false;
     for (uint32_t at = 1; at <= state.durable && !found; ++at) {
       const LogId log = tree_.prefix(state.log, at);
-      const auto* commit = std::get_if<format::CommitRecord>(&tree_.last(log).body);
-      if (commit == nullptr || commit->save != numbered_uuid(save)) continue;
       if (!tree_.last_had_effect(log)) continue;
+      const LogBody& body = tree_.last(log).body;
+      const auto* commit = std::get_if<format::CommitRecord>(&body);
+      const auto* replace = std::get_if<format::ReplaceRecord>(&body);
+      const bool is_its =
+          (commit != nullptr && commit->save == numbered_uuid(save)) ||
+          (replace != nullptr && replace->new_root.object.save == numbered_uuid(save));
+      if (!is_its) continue;
       const uint64_t epoch = tree_.state(log).runs().at("r").epoch;
-      if (epoch != commit->epoch) return "a fenced writer was told that its save is committed";
+      if (epoch != state.processes[i].epoch) {
+        return "a fenced writer was told that its save is committed";
+      }
       found = true;
     }
     if (!found) return "a save was acknowledged that is not durably in the log";

@@ -27,6 +27,7 @@ enum class Kind : uint8_t {
   kIndexWriter,  // dedups against whatever it once saw, without naming it
   kPlainWriter,  // shares nothing
   kTakeover,     // claims the run, from any checkpoint, then saves like kBaseWriter
+  kRewriter,     // gives a checkpoint another root: all of it anew, or but for one pack shared
   kPruner,
   kCollector,
   kRestorer,
@@ -51,6 +52,8 @@ struct Process {
   uint8_t base = 0;  // seq; of restorers: what they read
   uint8_t rounds = 0;
   uint16_t listed = 0;  // objects that a collector saw
+  uint8_t root = 0;     // the save whose root the base had when the process read or opened it
+  uint8_t unused = 0;
   bool operator==(const Process&) const = default;
 };
 
@@ -65,6 +68,7 @@ struct State {
   uint8_t crashes = 0;
   uint8_t unused = 0;
   std::array<Process, kProcesses> processes{};
+  std::array<uint8_t, 2> padding{};
   bool operator==(const State&) const = default;
 };
 static_assert(std::has_unique_object_representations_v<State>);
