@@ -7,7 +7,7 @@
 
 namespace caisson {
 
-Status verify_content(Bytes raw, const Digest& id, uint32_t element_bits) {
+Status verify_content(const Digest& raw, const Digest& id, uint32_t element_bits) {
   const Digest found = content_id(raw, element_bits);
   if (found == id || CAISSON_MUTANT(content_id)) return ok_status();
   return corruption("its content has id " + to_hex(found));

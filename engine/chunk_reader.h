@@ -19,7 +19,10 @@ struct StoredChunk {
 };
 
 // ok when `raw` has the content of `id`; kCorruption says what it has instead.
-Status verify_content(Bytes raw, const Digest& id, uint32_t element_bits);
+Status verify_content(const Digest& raw, const Digest& id, uint32_t element_bits);
+inline Status verify_content(Bytes raw, const Digest& id, uint32_t element_bits) {
+  return verify_content(digest_of(raw), id, element_bits);
+}
 
 class ChunkReader {
  public:

@@ -182,7 +182,8 @@ class PackScan {
 
   Status check_stored(const Slot& slot, const format::ChunkEntry& entry, Bytes stored) {
     const uint64_t salt = format::pack_salt(slot.pack->object, entry.offset_bytes());
-    if (checksum64(stored, salt) != entry.stored_checksum && !CAISSON_MUTANT(stored_checksum)) {
+    const Digest digest = digest_of(stored);
+    if (chunk_checksum(digest, salt) != entry.stored_checksum && !CAISSON_MUTANT(stored_checksum)) {
       return corruption("the stored bytes do not have their checksum");
     }
     if (!options_.decode) return ok_status();
@@ -197,7 +198,7 @@ class PackScan {
                            .flags = entry.flags,
                            .element = {.code = 0, .bits = static_cast<uint8_t>(bits_)}};
     CAISSON_ASSIGN_OR_RETURN(const Bytes raw, chunks_.decode(form, stored, scratch_));
-    return verify_any_width(raw, entry.id, bits_);
+    return verify_any_width(raw.data() == stored.data() ? digest : digest_of(raw), entry.id, bits_);
   }
 
   ObjectStore& objects_;
@@ -255,7 +256,7 @@ Status scan_packs(ObjectStore& objects, MemoryBudget& budget, PackFooters& foote
   return scan.run(budget);
 }
 
-Status verify_any_width(Bytes raw, const Digest& id, uint32_t& bits_hint) {
+Status verify_any_width(const Digest& raw, const Digest& id, uint32_t& bits_hint) {
   const Status first = verify_content(raw, id, bits_hint);
   if (first.ok()) return first;
   for (const uint32_t bits : kElementWidths) {

@@ -56,6 +56,6 @@ Status scan_packs(ObjectStore& objects, MemoryBudget& budget, PackFooters& foote
 
 // ok when `raw` has the content of `id` for one of the element widths that there are: a pack does
 // not say which. `bits_hint` is tried first and becomes the one that fitted.
-Status verify_any_width(Bytes raw, const Digest& id, uint32_t& bits_hint);
+Status verify_any_width(const Digest& raw, const Digest& id, uint32_t& bits_hint);
 
 }  // namespace caisson

@@ -81,7 +81,7 @@ void PackWriter::commit(format::ChunkEntry& entry) {
   entry.offset_units = static_cast<uint32_t>(offset / format::kOffsetUnit);
   // A second pass over the bytes, after the content id: they are still in the cache of this core,
   // where XXH3 runs at several times the speed of memory.
-  entry.stored_checksum = checksum64(stored, format::pack_salt(open_->ref, offset));
+  entry.stored_checksum = chunk_checksum(stored, format::pack_salt(open_->ref, offset));
   std::ranges::fill(buffer_.subspan(cursor_, reserved_at_ - cursor_), std::byte{0});
   cursor_ = reserved_at_ + entry.stored_bytes;
   reserved_bytes_ = 0;

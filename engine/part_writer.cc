@@ -77,7 +77,7 @@ Status PartWriter::add_inline(format::ChunkEntry entry, Bytes raw) {
   entry.flags = 0;
   entry.raw_bytes = entry.stored_bytes = static_cast<uint32_t>(raw.size());
   entry.offset_units = static_cast<uint32_t>(inline_bytes_);
-  entry.stored_checksum = checksum64(raw, salt_of(trailer_.part.writer, inline_bytes_));
+  entry.stored_checksum = chunk_checksum(raw, salt_of(trailer_.part.writer, inline_bytes_));
   if (inline_.empty() || inline_.back().size() + raw.size() > kInlineSliceBytes) {
     inline_.emplace_back();
   }

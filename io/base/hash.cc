@@ -21,6 +21,29 @@ Digest canonical(XXH128_hash_t hash) {
   return digest;
 }
 
+static_assert(XXH_SECRET_DEFAULT_SIZE == kHashSecretBytes);
+static_assert(XXH_STRIPE_LEN == kHashStripeBytes);
+constexpr HashLanes kFirstLanes{{XXH3_INIT_ACC}};
+
+const std::byte* secret() { return reinterpret_cast<const std::byte*>(XXH3_kSecret); }
+
+// The end of XXH3_hashLong_128b, for `bytes` in all: `rest` is the last block, 1 to 1024 bytes, and
+// the 64 bytes before `end` are the last ones of the input.
+Digest finish_long(HashLanes lanes, Bytes rest, const std::byte* end, uint64_t bytes) {
+  const size_t stripes = (rest.size() - 1) / kHashStripeBytes;
+  for (size_t i = 0; i < stripes; ++i) {
+    hash_stripe(lanes, rest.data() + i * kHashStripeBytes, secret() + i * XXH_SECRET_CONSUME_RATE);
+  }
+  hash_stripe(lanes, end - kHashStripeBytes,
+              secret() + kHashSecretBytes - kHashStripeBytes - XXH_SECRET_LASTACC_START);
+  const uint64_t* const acc = lanes.lanes.data();
+  const size_t merge_end = kHashSecretBytes - kHashStripeBytes - XXH_SECRET_MERGEACCS_START;
+  return canonical(
+      {.low64 =
+           XXH3_mergeAccs(acc, XXH3_kSecret + XXH_SECRET_MERGEACCS_START, bytes * XXH_PRIME64_1),
+       .high64 = XXH3_mergeAccs(acc, XXH3_kSecret + merge_end, ~(bytes * XXH_PRIME64_2))});
+}
+
 class SystemUuids final : public UuidSource {
  public:
   Uuid next() override {
@@ -33,11 +56,24 @@ class SystemUuids final : public UuidSource {
 
 }  // namespace
 
-Digest content_id(Bytes raw, uint32_t element_bits) {
-  return canonical(XXH3_128bits_withSeed(raw.data(), raw.size(), element_bits));
+Digest digest_of(Bytes bytes) {
+  if (bytes.size() <= XXH3_MIDSIZE_MAX) return canonical(XXH3_128bits(bytes.data(), bytes.size()));
+  HashLanes lanes = kFirstLanes;
+  const size_t blocks = (bytes.size() - 1) / kHashBlockBytes;
+  hash_blocks()(lanes, bytes.data(), nullptr, CopyStores::kCached, blocks, secret());
+  return finish_long(lanes, bytes.subspan(blocks * kHashBlockBytes), bytes.data() + bytes.size(),
+                     bytes.size());
 }
 
-Digest digest_of(Bytes bytes) { return canonical(XXH3_128bits(bytes.data(), bytes.size())); }
+Digest content_id(const Digest& raw, uint32_t element_bits) {
+  Digest id = raw;
+  id.bytes.back() ^= static_cast<std::byte>(element_bits);
+  return id;
+}
+
+uint64_t chunk_checksum(const Digest& stored, uint64_t salt) {
+  return checksum64(stored.bytes, salt);
+}
 
 uint64_t checksum64(Bytes bytes, uint64_t salt) {
   return XXH3_64bits_withSeed(bytes.data(), bytes.size(), salt);
@@ -47,22 +83,45 @@ uint64_t salt_of(const Uuid& uuid, uint64_t offset) {
   return XXH3_64bits_withSeed(uuid.bytes.data(), uuid.bytes.size(), offset);
 }
 
-DigestStream::DigestStream() : state_(XXH3_createState()) {
-  CAISSON_CHECK(state_ != nullptr);
-  XXH3_128bits_reset(static_cast<XXH3_state_t*>(state_));
+DigestStream::DigestStream(std::byte* copy_to, CopyStores stores)
+    : lanes_(kFirstLanes), stores_(stores), copy_to_(copy_to) {}
+
+void DigestStream::take_blocks(const std::byte* from, size_t blocks) {
+  hash_blocks()(lanes_, from, copy_to_, stores_, blocks, secret());
+  const size_t bytes = blocks * kHashBlockBytes;
+  if (copy_to_ != nullptr) copy_to_ += bytes;
+  std::memcpy(tail_.data(), from + bytes - kHashStripeBytes, kHashStripeBytes);
 }
-DigestStream::~DigestStream() { XXH3_freeState(static_cast<XXH3_state_t*>(state_)); }
-DigestStream::DigestStream(DigestStream&& other) noexcept
-    : state_(std::exchange(other.state_, nullptr)) {}
-DigestStream& DigestStream::operator=(DigestStream&& other) noexcept {
-  std::swap(state_, other.state_);
-  return *this;
-}
+
+// The last block is kept back until more comes: XXH3 ends it differently.
 void DigestStream::add(Bytes bytes) {
-  XXH3_128bits_update(static_cast<XXH3_state_t*>(state_), bytes.data(), bytes.size());
+  bytes_ += bytes.size();
+  std::byte* const pending = tail_.data() + kHashStripeBytes;
+  if (pending_ + bytes.size() > kHashBlockBytes) {
+    if (pending_ > 0) {
+      const size_t missing = kHashBlockBytes - pending_;
+      std::memcpy(pending + pending_, bytes.data(), missing);
+      bytes = bytes.subspan(missing);
+      take_blocks(pending, 1);
+      pending_ = 0;
+    }
+    const size_t blocks = bytes.empty() ? 0 : (bytes.size() - 1) / kHashBlockBytes;
+    if (blocks > 0) take_blocks(bytes.data(), blocks);
+    bytes = bytes.subspan(blocks * kHashBlockBytes);
+  }
+  if (bytes.empty()) return;
+  std::memcpy(pending + pending_, bytes.data(), bytes.size());
+  pending_ += bytes.size();
 }
-Digest DigestStream::finish() const {
-  return canonical(XXH3_128bits_digest(static_cast<const XXH3_state_t*>(state_)));
+
+Digest DigestStream::finish() {
+  const Bytes pending = Bytes(tail_).subspan(kHashStripeBytes, pending_);
+  if (copy_to_ != nullptr) {
+    if (pending_ > 0) std::memcpy(copy_to_, pending.data(), pending_);
+    finish_copies();
+  }
+  if (bytes_ <= XXH3_MIDSIZE_MAX) return canonical(XXH3_128bits(pending.data(), pending_));
+  return finish_long(lanes_, pending, pending.data() + pending_, bytes_);
 }
 
 std::string to_hex(Bytes bytes) {

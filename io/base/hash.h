@@ -12,6 +12,7 @@
 
 #include "caisson/result.h"
 #include "io/base/bytes.h"
+#include "io/base/hash_blocks.h"
 
 namespace caisson {
 
@@ -28,29 +29,45 @@ struct Uuid {
   bool is_zero() const { return *this == Uuid{}; }
 };
 
-// XXH3-128 of a chunk's raw bytes, seeded with the element's width in bits (docs/format.md,
-// "Content id").
-Digest content_id(Bytes raw, uint32_t element_bits);
-// XXH3-128, seed 0: digests of whole objects.
+// XXH3-128, seed 0: digests of whole objects, and of chunks.
 Digest digest_of(Bytes bytes);
+// The id of a chunk whose raw bytes have this digest, and the checksum of one whose stored bytes
+// have it (docs/format.md, "Content id" and "Chunk entry"). A chunk that is stored raw has one
+// digest, so one pass over its bytes gives both, at a save and at a restore.
+Digest content_id(const Digest& raw, uint32_t element_bits);
+uint64_t chunk_checksum(const Digest& stored, uint64_t salt);
+inline Digest content_id(Bytes raw, uint32_t element_bits) {
+  return content_id(digest_of(raw), element_bits);
+}
+inline uint64_t chunk_checksum(Bytes stored, uint64_t salt) {
+  return chunk_checksum(digest_of(stored), salt);
+}
 // XXH3-64 seeded with `salt`: checksums of blocks and frames. Salts come from salt_of, so that a
 // stale sector of another object or another place never passes.
 uint64_t checksum64(Bytes bytes, uint64_t salt);
 // The salt for bytes that stand at `offset` of the object named `uuid`.
 uint64_t salt_of(const Uuid& uuid, uint64_t offset);
 
-// Streams of bytes too large to hold: digest_of over the concatenation of what was added.
+// digest_of over the concatenation of what was added, for bytes that do not lie together or that
+// are to be copied anyway. Thread-compatible.
 class DigestStream {
  public:
-  DigestStream();
-  ~DigestStream();
-  DigestStream(DigestStream&& other) noexcept;
-  DigestStream& operator=(DigestStream&& other) noexcept;
+  // With `copy_to`, everything added is also written there, one piece behind the other. All of it
+  // is there after finish().
+  explicit DigestStream(std::byte* copy_to = nullptr, CopyStores stores = CopyStores::kCached);
   void add(Bytes bytes);
-  Digest finish() const;
+  Digest finish();  // once, last
 
  private:
-  void* state_;
+  void take_blocks(const std::byte* from, size_t blocks);
+
+  HashLanes lanes_;
+  CopyStores stores_;
+  std::byte* copy_to_;  // where the first byte of pending_ goes; null: nowhere
+  uint64_t bytes_ = 0;  // added so far
+  size_t pending_ = 0;  // bytes of the last, unfinished block
+  // The last stripe before the pending bytes, then those: XXH3 ends with the last 64 bytes.
+  alignas(64) std::array<std::byte, kHashStripeBytes + kHashBlockBytes> tail_;
 };
 
 std::string to_hex(Bytes bytes);

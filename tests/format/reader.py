@@ -38,6 +38,11 @@ def digest(data):
     return xxhash.xxh3_128_digest(data)
 
 
+def content_id(raw, bits):
+    whole = digest(raw)
+    return whole[:15] + bytes([whole[15] ^ bits])
+
+
 def salt(uuid, offset):
     return xxhash.xxh3_64_intdigest(uuid, seed=offset)
 
@@ -448,7 +453,7 @@ class Manifest:
             ref, offset = self.packs[part["packs"][entry.pack]].ref, entry.offset * 64
             seed = pack_salt(ref, offset)
         stored = self.store.read(ref.key(), offset, entry.stored_bytes)
-        need(checksum(stored, seed) == entry.checksum, "stored checksum of a chunk")
+        need(checksum(digest(stored), seed) == entry.checksum, "stored checksum of a chunk")
         if entry.codec == 0:
             raw = stored
         elif entry.codec == 1 and not entry.flags:
@@ -458,7 +463,7 @@ class Manifest:
         else:
             raise Damaged("codec %d: written by a newer version" % entry.codec)
         need(len(raw) == entry.raw_bytes, "raw bytes of a chunk")
-        need(xxhash.xxh3_128_digest(raw, seed=bits) == entry.id, "content id of a chunk")
+        need(content_id(raw, bits) == entry.id, "content id of a chunk")
         return raw
 
     def tensor_bytes(self, name):

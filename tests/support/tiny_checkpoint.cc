@@ -58,7 +58,7 @@ class TinyPacks {
     bytes_.insert(bytes_.end(), stored.begin(), stored.end());
     entry.offset_units = static_cast<uint32_t>(offset / format::kOffsetUnit);
     entry.stored_bytes = static_cast<uint32_t>(stored.size());
-    entry.stored_checksum = checksum64(stored, format::pack_salt(object_, offset));
+    entry.stored_checksum = chunk_checksum(stored, format::pack_salt(object_, offset));
     entry.pack = format::kPackSelf;
     segments_.back().entries.push_back(entry);
     entry.pack = static_cast<uint16_t>(sealed_.size());

@@ -128,7 +128,7 @@ TEST_F(SavePartsTest, PacksHoldWhatWasCommittedAndNothingElse) {
       const Bytes stored = Bytes(bytes).subspan(entry.offset_bytes(), entry.stored_bytes);
       EXPECT_TRUE(std::ranges::equal(stored, chunks[next].second));
       EXPECT_EQ(entry.stored_checksum,
-                checksum64(stored, format::pack_salt(pack.object, entry.offset_bytes())));
+                chunk_checksum(stored, format::pack_salt(pack.object, entry.offset_bytes())));
       ++next;
     }
   }
