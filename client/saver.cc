@@ -127,6 +127,7 @@ Result<std::unique_ptr<RankSave>> make_rank_save(StoreContext& context, const Ti
                               .hints = options.dedup ? context.hints() : nullptr,
                               .codec = options.codec,
                               .workers = options.workers,
+                              .memory_check = options.memory_check,
                               .progress = options.progress,
                               .stop = options.stop};
   std::string warning;
@@ -325,7 +326,9 @@ Result<SaveReport> save_whole(StoreContext& context, const std::string& name,
                               std::span<const SaveItem> items, const SaveOptions& options) {
   CAISSON_ASSIGN_OR_RETURN(const Ticket ticket, begin_save(context, name, options));
   const auto write_part = [&]() -> Result<std::pair<SealedPart, std::string>> {
-    CAISSON_ASSIGN_OR_RETURN(const auto rank, make_rank_save(context, ticket, 0, options));
+    SaveOptions rank_options = options;
+    if (options.stage) rank_options.memory_check = MemoryCheck::kOff;  // what is read is our copy
+    CAISSON_ASSIGN_OR_RETURN(const auto rank, make_rank_save(context, ticket, 0, rank_options));
     CAISSON_RETURN_IF_ERROR(rank->put_items(items));
     CAISSON_ASSIGN_OR_RETURN(SealedPart part, rank->seal());
     if (options.stop.stop_requested()) return cancelled("the save was cancelled");

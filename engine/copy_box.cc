@@ -27,6 +27,11 @@ struct Loops {
   size_t rank = 0;
   size_t run = 0;
 
+  uint64_t bytes() const {
+    uint64_t bytes = run;
+    for (size_t i = 0; i < rank; ++i) bytes *= axes[i].extent;
+    return bytes;
+  }
   // Joins the axis to the one outside it where both sides just continue.
   void push(const Axis& axis) {
     if (axis.extent == 1) return;
@@ -192,19 +197,105 @@ Loops make_loops(const Box& units, size_t element_bytes, const std::array<int64_
   return loops;
 }
 
+// Runs from this on are worth a call each; shorter ones are packed first and hashed from the cache.
+constexpr size_t kHashedRunBytesMin = 256;
+constexpr size_t kAheadBytes = 1024;  // asked for before they are needed
+constexpr size_t kLineBytes = 64;
+
+// A piece as loops over runs of the caller's memory, in the order in which gather packs them.
+struct Runs {
+  Loops loops;
+  const std::byte* first = nullptr;
+};
+
+Runs runs_of(const BoxMemory& from, const Box& piece, DType dtype) {
+  CAISSON_CHECK(contains(from.box, piece));
+  const Addressing addressing(from.box, dtype);
+  const Box inner = addressing.units(piece);
+  const auto strides = addressing.strides(from);
+  return {.loops = make_loops(inner, addressing.element_bytes(), strides,
+                              addressing.packed_strides(inner)),
+          .first = from.data + offset_within(addressing.units(from.box), inner, strides)};
+}
+
+// Runs are short and far apart, so the processor's own prefetching starts anew with each: asking
+// for the runs to come made strided tiles as fast as contiguous ones.
+void add_runs(const Loops& loops, size_t depth, const std::byte* from, DigestStream& stream) {
+  if (depth == loops.rank) return stream.add({from, loops.run});
+  const Axis& axis = loops.axes[depth];
+  const bool innermost = depth + 1 == loops.rank;
+  const uint64_t runs_ahead = std::max<uint64_t>(1, kAheadBytes / loops.run);
+  for (uint64_t i = 0; i < axis.extent; ++i, from += axis.from) {
+    if (innermost && i + runs_ahead < axis.extent) {
+      const std::byte* const ahead = from + static_cast<int64_t>(runs_ahead) * axis.from;
+      for (size_t at = 0; at < std::min(loops.run, kAheadBytes); at += kLineBytes) {
+        __builtin_prefetch(ahead + at);
+      }
+    }
+    add_runs(loops, depth + 1, from, stream);
+  }
+}
+
 }  // namespace
 
 void gather(const BoxMemory& from, const Box& piece, DType dtype, MutableBytes to) {
   if (to.empty()) return;
   CAISSON_CHECK(contains(from.box, piece));
-  const Addressing addressing(from.box, dtype);
-  const Box outer = addressing.units(from.box);
-  const Box inner = addressing.units(piece);
-  CAISSON_CHECK(to.size() == inner.elements() * addressing.element_bytes());
-  const auto strides = addressing.strides(from);
-  const Loops loops =
-      make_loops(inner, addressing.element_bytes(), strides, addressing.packed_strides(inner));
-  copy_loops(loops, 0, from.data + offset_within(outer, inner, strides), to.data());
+  const Runs runs = runs_of(from, piece, dtype);
+  CAISSON_CHECK(to.size() == runs.loops.bytes());
+  copy_loops(runs.loops, 0, runs.first, to.data());
+}
+
+Digest gather_hashed(const BoxMemory& from, const Box& piece, DType dtype, MutableBytes to,
+                     CopyStores stores) {
+  if (to.empty()) return digest_of(to);
+  const Runs runs = runs_of(from, piece, dtype);
+  CAISSON_CHECK(to.size() == runs.loops.bytes());
+  if (runs.loops.run < kHashedRunBytesMin && runs.loops.rank > 0) {
+    copy_loops(runs.loops, 0, runs.first, to.data());
+    return digest_of(to);
+  }
+  DigestStream stream(to.size(), to.data(), stores);
+  add_runs(runs.loops, 0, runs.first, stream);
+  return stream.finish();
+}
+
+std::optional<Digest> digest_in_place(const BoxMemory& from, const Box& piece, DType dtype) {
+  const Runs runs = runs_of(from, piece, dtype);
+  if (runs.loops.rank == 0) return digest_of({runs.first, runs.loops.run});
+  if (runs.loops.run < kHashedRunBytesMin) return std::nullopt;
+  DigestStream stream(runs.loops.bytes(), nullptr, CopyStores::kCached);
+  add_runs(runs.loops, 0, runs.first, stream);
+  return stream.finish();
+}
+
+uint64_t sample_of(const BoxMemory& from, const Box& piece, DType dtype) {
+  constexpr uint64_t kSampleBytes = 64;  // a cache line
+  constexpr uint64_t kApartBytes = 16 << 10;
+  constexpr uint64_t kSamplesMax = 64;
+  const Runs runs = runs_of(from, piece, dtype);
+  const Loops& loops = runs.loops;
+  const uint64_t bytes = loops.bytes();
+  if (bytes == 0) return 0;
+  const uint64_t samples = std::clamp<uint64_t>(bytes / kApartBytes, 4, kSamplesMax);
+  const uint64_t length = std::min<uint64_t>(loops.run, kSampleBytes);
+  std::array<const std::byte*, kSamplesMax> places{};
+  for (uint64_t i = 0; i < samples; ++i) {
+    // Evenly over the packed bytes, first and last included; then back to where those lie.
+    const uint64_t packed = (bytes - length) / (samples - 1) * i;
+    const uint64_t in_run = std::min<uint64_t>(packed % loops.run, loops.run - length);
+    uint64_t run = packed / loops.run;
+    const std::byte* at = runs.first + in_run;
+    for (size_t axis = loops.rank; axis-- > 0;) {
+      at += loops.axes[axis].from * static_cast<int64_t>(run % loops.axes[axis].extent);
+      run /= loops.axes[axis].extent;
+    }
+    __builtin_prefetch(at);  // all of them on their way before the first is needed
+    places[i] = at;
+  }
+  uint64_t hash = 0;
+  for (uint64_t i = 0; i < samples; ++i) hash = checksum64({places[i], length}, hash);
+  return hash;
 }
 
 void scatter(Bytes from, const Box& piece, DType dtype, const BoxMemory& to) {

@@ -2,8 +2,11 @@
 // "place" of restore. Pure.
 #pragma once
 
+#include <optional>
+
 #include "caisson/tensor.h"
 #include "io/base/bytes.h"
+#include "io/base/hash.h"
 
 namespace caisson {
 
@@ -16,6 +19,16 @@ struct BoxMemory {
 
 // Packs `piece` (REQUIRES: within from.box) row-major into `to`, whose size is the piece's bytes.
 void gather(const BoxMemory& from, const Box& piece, DType dtype, MutableBytes to);
+// gather, and the digest of what was packed. Tiles made of runs long enough are copied and hashed
+// in one pass over the memory; `stores` then says how they are written.
+Digest gather_hashed(const BoxMemory& from, const Box& piece, DType dtype, MutableBytes to,
+                     CopyStores stores);
+// The digest of `piece` as gather would pack it, without a copy; nothing when its runs are too
+// short for that to be worthwhile.
+std::optional<Digest> digest_in_place(const BoxMemory& from, const Box& piece, DType dtype);
+// A hash of a few bytes here and there in `piece`, always the same ones: equal unless the memory
+// changed, and almost surely different when much of it did. Costs some microseconds a MiB.
+uint64_t sample_of(const BoxMemory& from, const Box& piece, DType dtype);
 // Copies the overlap of `piece` (packed row-major in `from`) with `to.box` to its place.
 void scatter(Bytes from, const Box& piece, DType dtype, const BoxMemory& to);
 // Where `piece` already lies packed and contiguous in `from`: its bytes, else an empty span.

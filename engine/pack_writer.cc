@@ -73,15 +73,12 @@ Result<MutableBytes> PackWriter::reserve(uint64_t bytes, bool block_aligned) {
   return buffer_.subspan(reserved_at_, bytes);
 }
 
-void PackWriter::commit(format::ChunkEntry& entry) {
+void PackWriter::commit(format::ChunkEntry& entry, const Digest& digest) {
   CAISSON_CHECK(entry.stored_bytes > 0 && entry.stored_bytes <= reserved_bytes_);
   const uint64_t offset = buffer_offset_ + reserved_at_;
-  const Bytes stored = buffer_.subspan(reserved_at_, entry.stored_bytes);
   entry.pack = format::kPackSelf;
   entry.offset_units = static_cast<uint32_t>(offset / format::kOffsetUnit);
-  // A second pass over the bytes, after the content id: they are still in the cache of this core,
-  // where XXH3 runs at several times the speed of memory.
-  entry.stored_checksum = chunk_checksum(stored, format::pack_salt(open_->ref, offset));
+  entry.stored_checksum = chunk_checksum(digest, format::pack_salt(open_->ref, offset));
   std::ranges::fill(buffer_.subspan(cursor_, reserved_at_ - cursor_), std::byte{0});
   cursor_ = reserved_at_ + entry.stored_bytes;
   reserved_bytes_ = 0;

@@ -54,9 +54,9 @@ class PackWriter {
   // else of 64. Submits the segment and waits for a free buffer where it has to. One reservation at
   // a time, ended by commit or drop.
   Result<MutableBytes> reserve(uint64_t bytes, bool block_aligned);
-  // The first entry.stored_bytes bytes of the reservation are the stored form of entry.id: fills in
-  // place and checksum.
-  void commit(format::ChunkEntry& entry);
+  // The first entry.stored_bytes bytes of the reservation, whose digest is `digest`, are the stored
+  // form of entry.id: fills in place and checksum.
+  void commit(format::ChunkEntry& entry, const Digest& digest);
   void drop();
   // The pack that commit() put the latest chunk into.
   const format::ObjectRef& pack() const { return open_->ref; }

@@ -29,6 +29,12 @@ void SaveBatches::finish(SaveBatch&& batch) {
   moved_.notify_all();
 }
 
+Status SaveBatches::wait_finished() {
+  MutexLock lock(mutex_);
+  while (error_.ok() && sunk_ * kBatchPieces < pieces_) moved_.wait(mutex_);
+  return error_;
+}
+
 void SaveBatches::fail(Status status) {
   MutexLock lock(mutex_);
   if (error_.ok()) error_ = std::move(status);

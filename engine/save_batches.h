@@ -40,6 +40,8 @@ class SaveBatches {
   // The next batch, or false when nothing is left or somebody failed.
   bool claim(SaveBatch& batch) CAISSON_EXCLUDES(mutex_);
   void finish(SaveBatch&& batch) CAISSON_EXCLUDES(mutex_);
+  // Waits until every batch is finished or somebody failed.
+  Status wait_finished() CAISSON_EXCLUDES(mutex_);
   void fail(Status status) CAISSON_EXCLUDES(mutex_);
   Status status() const CAISSON_EXCLUDES(mutex_);
 

@@ -45,6 +45,7 @@ class SavePipeline {
     ChunkHints* hints = nullptr;       // of a writer that owns the index; may be null
     std::string codec = "auto";
     uint32_t workers = 1;
+    MemoryCheck memory_check = MemoryCheck::kSampled;
     ProgressFn progress;
     std::stop_token stop;
   };
@@ -52,8 +53,8 @@ class SavePipeline {
                                                       UuidSource& uuids, Config config);
   virtual ~SavePipeline() = default;
 
-  // Stages 1 to 6 for every piece of `items`. The memory may change as soon as it returned. After
-  // an error every later call returns it.
+  // Stages 1 to 6 for every piece of `items`. The memory may change as soon as it returned, not
+  // before: config.memory_check. After an error every later call returns it.
   virtual Status put(std::span<const SaveItem> items) = 0;
   // Packs and part table durable. Call once, last.
   virtual Result<format::SealedRef> seal() = 0;

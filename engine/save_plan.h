@@ -16,6 +16,10 @@ struct PlannedShard {
   uint64_t raw_bytes = 0;   // of the pieces that this rank stores
 
   const ShardRecord& shard() const { return record.shards.front(); }
+  // The box of piece `work` of the put. REQUIRES: it is one of this shard's.
+  Box piece(uint64_t work) const {
+    return piece_at(shard().grid, shard().box, shard().first_piece + (work - first_work));
+  }
   uint64_t pieces() const { return record.shards.empty() ? 0 : shard().pieces; }
 };
 

@@ -83,8 +83,8 @@ uint64_t salt_of(const Uuid& uuid, uint64_t offset) {
   return XXH3_64bits_withSeed(uuid.bytes.data(), uuid.bytes.size(), offset);
 }
 
-DigestStream::DigestStream(std::byte* copy_to, CopyStores stores)
-    : lanes_(kFirstLanes), stores_(stores), copy_to_(copy_to) {}
+DigestStream::DigestStream(uint64_t expected, std::byte* copy_to, CopyStores stores)
+    : lanes_(kFirstLanes), stores_(stores), copy_to_(copy_to), expected_(expected) {}
 
 void DigestStream::take_blocks(const std::byte* from, size_t blocks) {
   hash_blocks()(lanes_, from, copy_to_, stores_, blocks, secret());
@@ -93,11 +93,12 @@ void DigestStream::take_blocks(const std::byte* from, size_t blocks) {
   std::memcpy(tail_.data(), from + bytes - kHashStripeBytes, kHashStripeBytes);
 }
 
-// The last block is kept back until more comes: XXH3 ends it differently.
+// What may be the last block is held back until more comes: XXH3 ends it differently.
 void DigestStream::add(Bytes bytes) {
   bytes_ += bytes.size();
+  const size_t held_back = bytes_ < expected_ ? 0 : 1;
   std::byte* const pending = tail_.data() + kHashStripeBytes;
-  if (pending_ + bytes.size() > kHashBlockBytes) {
+  if (pending_ + bytes.size() >= kHashBlockBytes + held_back) {
     if (pending_ > 0) {
       const size_t missing = kHashBlockBytes - pending_;
       std::memcpy(pending + pending_, bytes.data(), missing);
@@ -105,7 +106,7 @@ void DigestStream::add(Bytes bytes) {
       take_blocks(pending, 1);
       pending_ = 0;
     }
-    const size_t blocks = bytes.empty() ? 0 : (bytes.size() - 1) / kHashBlockBytes;
+    const size_t blocks = bytes.empty() ? 0 : (bytes.size() - held_back) / kHashBlockBytes;
     if (blocks > 0) take_blocks(bytes.data(), blocks);
     bytes = bytes.subspan(blocks * kHashBlockBytes);
   }

@@ -54,7 +54,10 @@ class DigestStream {
  public:
   // With `copy_to`, everything added is also written there, one piece behind the other. All of it
   // is there after finish().
-  explicit DigestStream(std::byte* copy_to = nullptr, CopyStores stores = CopyStores::kCached);
+  explicit DigestStream(std::byte* copy_to = nullptr, CopyStores stores = CopyStores::kCached)
+      : DigestStream(0, copy_to, stores) {}
+  // The same for exactly `expected` bytes, which spares holding every last block back.
+  DigestStream(uint64_t expected, std::byte* copy_to, CopyStores stores);
   void add(Bytes bytes);
   Digest finish();  // once, last
 
@@ -64,6 +67,7 @@ class DigestStream {
   HashLanes lanes_;
   CopyStores stores_;
   std::byte* copy_to_;  // where the first byte of pending_ goes; null: nowhere
+  uint64_t expected_;   // 0: not known
   uint64_t bytes_ = 0;  // added so far
   size_t pending_ = 0;  // bytes of the last, unfinished block
   // The last stripe before the pending bytes, then those: XXH3 ends with the last 64 bytes.

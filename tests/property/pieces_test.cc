@@ -214,6 +214,16 @@ TEST(CopyBox, AgreesWithANaiveCopy) {
                    set_bit(reference.data(), packed_bit, get_bit(memory, bit));
                  });
     ASSERT_EQ(packed, reference);
+
+    // The same bytes when they are hashed on the way, and the same digest in place.
+    for (const CopyStores stores : {CopyStores::kCached, CopyStores::kPastCaches}) {
+      ByteVector hashed(packed.size());
+      ASSERT_EQ(gather_hashed(source.view, piece, spec.dtype, hashed, stores), digest_of(packed));
+      ASSERT_EQ(hashed, packed);
+    }
+    if (const auto digest = digest_in_place(source.view, piece, spec.dtype)) {
+      ASSERT_EQ(*digest, digest_of(packed));
+    }
     const Bytes contiguous = contiguous_piece(source.view, piece, spec.dtype);
     if (!contiguous.empty()) {
       ASSERT_TRUE(std::equal(contiguous.begin(), contiguous.end(), packed.begin(), packed.end()));

@@ -26,6 +26,17 @@ struct Progress {
 // Called from a pipeline's thread, at most about ten times a second; must not block.
 using ProgressFn = std::function<void(const Progress&)>;
 
+// What is done to notice memory that was lent to a save and changed before the save had read all of
+// it: such a checkpoint would hold some tensors as they were and others as they are. Every tile that
+// is stored has the bytes of its content id whatever this says; noticing is about their being of one
+// moment. A save that notices fails, naming the tensor.
+enum class MemoryCheck : uint8_t {
+  kOff,      // for memory that provably stays as it is
+  kSampled,  // up to 64 places a tile are looked at again when everything was read: an optimizer
+             // step in between does not pass, a single changed element may
+  kFull,     // everything is hashed again: nothing passes, for one more pass over the memory
+};
+
 struct SaveOptions {
   // "raw", "zstd", "planes", "entropy" or "auto": auto stores blobs and integer tensors with zstd
   // where a sample says that it gains, floats raw. "planes" and "entropy" store floats with their
@@ -36,9 +47,9 @@ struct SaveOptions {
   // Another checkpoint to compare with, "run/step": for a fork. Empty: the run's latest.
   std::string base{};
   // Copy every tensor before save() returns, so that it may change at once. Otherwise the memory is
-  // lent until the save has finished; bytes that change meanwhile are saved as of some moment of
-  // it.
+  // lent until the save has finished and must not change; see memory_check.
   bool stage = false;
+  MemoryCheck memory_check = MemoryCheck::kSampled;
   // Replace a live checkpoint of the same name instead of refusing.
   bool overwrite = false;
   // JSON object kept with the checkpoint.

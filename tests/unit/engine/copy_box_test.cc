@@ -50,6 +50,54 @@ TEST(CopyBox, FollowsStridesOfAnySign) {
   EXPECT_EQ(gathered(broadcast, box_of({1, 0}, {2, 2}), kU8, 4), (std::vector<int>{0, 1, 0, 1}));
 }
 
+TEST(CopyBox, HashesRunsOfEveryLength) {
+  constexpr DType kBf16{DTypeCode::kBfloat, 16};
+  for (const uint64_t columns : {1, 100, 127, 128, 300, 512, 777, 1024, 1500}) {
+    const Box box = box_of({0, 0}, {40, 1600});
+    ByteVector memory = counting(40 * 1600 * 2);
+    for (size_t i = 0; i < memory.size(); i += 97) memory[i] ^= static_cast<std::byte>(i >> 8);
+    const BoxMemory from{box, memory.data(), contiguous_strides(box, kBf16)};
+    const Box piece = box_of({3, 7}, {33, columns});
+    ByteVector packed(33 * columns * 2);
+    gather(from, piece, kBf16, packed);
+    ByteVector hashed(packed.size());
+    EXPECT_EQ(gather_hashed(from, piece, kBf16, hashed, CopyStores::kPastCaches),
+              digest_of(packed));
+    EXPECT_EQ(hashed, packed) << columns;
+    const auto in_place = digest_in_place(from, piece, kBf16);
+    EXPECT_EQ(in_place.has_value(), columns >= 128) << columns;
+    EXPECT_EQ(in_place.value_or(digest_of(packed)), digest_of(packed)) << columns;
+  }
+}
+
+TEST(CopyBox, ASampleSeesTheWholePieceAndNothingElse) {
+  const Box box = box_of({0, 0}, {64, 4096});
+  ByteVector memory = counting(64 * 4096);
+  const BoxMemory from{box, memory.data(), contiguous_strides(box, kU8)};
+  const Box piece = box_of({8, 1024}, {32, 2048});
+  const auto sample = [&] { return sample_of(from, piece, kU8); };
+  const uint64_t before = sample();
+  const auto xor_box = [&](const Box& changed) {
+    for (uint64_t row = 0; row < changed.extent[0]; ++row) {
+      for (uint64_t column = 0; column < changed.extent[1]; ++column) {
+        memory[(changed.offset[0] + row) * 4096 + changed.offset[1] + column] ^= std::byte{1};
+      }
+    }
+  };
+  // Every 16 KiB of it are looked at, the first and the last bytes among them.
+  for (const Box& part :
+       {box_of({8, 1024}, {1, 64}), box_of({39, 3008}, {1, 64}), box_of({16, 1024}, {16, 2048})}) {
+    xor_box(part);
+    EXPECT_NE(sample(), before) << to_string(part);
+    xor_box(part);
+    EXPECT_EQ(sample(), before);
+  }
+  xor_box(box_of({0, 0}, {64, 1024}));
+  xor_box(box_of({0, 3072}, {64, 1024}));
+  xor_box(box_of({40, 0}, {24, 4096}));
+  EXPECT_EQ(sample(), before) << "looked beside the piece";
+}
+
 TEST(CopyBox, ScattersTheOverlapOnly) {
   ByteVector memory(4);
   const Box box = box_of({1, 1}, {2, 2});

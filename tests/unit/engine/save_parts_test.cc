@@ -66,12 +66,44 @@ class SavePartsTest : public ::testing::Test {
     return entry;
   }
 
+  // Saves tensors of 2 MiB, and changes one byte in every `apart` of the first one when the first
+  // pack is made: it has been read by then, and not everything has.
+  Status save_while_changing(MemoryCheck check, const std::string& codec, size_t apart) {
+    const auto pipeline =
+        SavePipeline::create(*objects_, budget_, uuids_,
+                             {.save = uuids_.next(), .codec = codec, .memory_check = check})
+            .value();
+    std::vector<ByteVector> memory;
+    std::vector<SaveItem> items;
+    for (uint32_t i = 0; i < 12; ++i) {
+      memory.push_back(random_bytes(2 << 20, i));
+      items.push_back({.kind = TensorKind::kTensor, .shard = {}, .alias_of = {}});
+      TensorShard& shard = items.back().shard;
+      shard.tensor = {"layer." + std::to_string(i), kF32, shape_of({512, 1024})};
+      shard.box = Box::whole(shard.tensor.shape);
+      shard.data = memory.back().data();
+    }
+    bool changed = false;
+    files_->set_fault_hook([&](const sim::Call& call) {
+      if (call.kind == sim::CallKind::kAllocate && !std::exchange(changed, true)) {
+        for (size_t at = apart / 2; at < memory[0].size(); at += apart) {
+          memory[0][at] ^= std::byte{1};
+        }
+      }
+      return sim::Outcome{};
+    });
+    Status status = pipeline->put(items);
+    files_->set_fault_hook({});
+    EXPECT_TRUE(changed) << "nothing was written while there was more to read";
+    return status;
+  }
+
   // Appends a chunk and gives its entry.
   static Result<format::ChunkEntry> append(PackWriter& packs, Bytes raw, bool block_aligned) {
     CAISSON_ASSIGN_OR_RETURN(const MutableBytes to, packs.reserve(raw.size(), block_aligned));
     std::ranges::copy(raw, to.begin());
     format::ChunkEntry entry = entry_of(raw);
-    packs.commit(entry);
+    packs.commit(entry, digest_of(raw));
     return entry;
   }
 
@@ -241,6 +273,20 @@ TEST_F(SavePartsTest, InlineDataIsBounded) {
   EXPECT_EQ(fitted, kInlineBytesHeld);
 }
 
+TEST_F(SavePartsTest, NamesTheTensorWhoseMemoryChangedMeanwhile) {
+  for (const char* codec : {"raw", "zstd"}) {
+    // Like an optimizer step: a sample sees it.
+    for (const MemoryCheck check : {MemoryCheck::kSampled, MemoryCheck::kFull}) {
+      const Status status = save_while_changing(check, codec, 4);
+      EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << status.to_string();
+      EXPECT_NE(status.to_string().find("\"layer.0\""), std::string::npos) << status.to_string();
+    }
+    // One byte in all: for that there is kFull.
+    EXPECT_FALSE(save_while_changing(MemoryCheck::kFull, codec, 2 << 20).ok());
+    EXPECT_TRUE(save_while_changing(MemoryCheck::kOff, codec, 4).ok());
+  }
+}
+
 TEST_F(SavePartsTest, BatchesComeBackInOrder) {
   std::vector<uint64_t> order;
   SaveBatches batches(100'000, [&](const SaveBatch& batch) {
@@ -375,6 +421,17 @@ TEST_F(CommitTest, RefusesAnAliasOfNothing) {
   EXPECT_NE(outcome.status().to_string().find("nobody"), std::string::npos);
   // The save is over: gc may take what it left.
   EXPECT_TRUE(log_->state()->open_saves().empty());
+  EXPECT_EQ(log_->state()->latest("run"), nullptr);
+}
+
+TEST_F(CommitTest, RefusesATensorInMoreBoxesThanTheFormatHolds) {
+  const TestTensor fine("fine", {DTypeCode::kUInt, 8}, shape_of({format::kShardsMax + 1}), 4);
+  std::vector<SaveItem> items;
+  for (uint64_t i = 0; i <= format::kShardsMax; ++i)
+    items.push_back({.shard = fine.rows(i, i + 1)});
+  const Status status = commit(1, {part_of(0, items)}).status();
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(status.to_string().find("\"fine\""), std::string::npos) << status.to_string();
   EXPECT_EQ(log_->state()->latest("run"), nullptr);
 }
 
