@@ -202,6 +202,13 @@ std::optional<TensorShard> shard_of(const safetensors::Entry& entry, const std::
 
 }  // namespace
 
+Status ImportPlan::check_unchanged() const {
+  for (const ImportSource& source : sources_) {
+    CAISSON_RETURN_IF_ERROR(source.file.check_unchanged());
+  }
+  return ok_status();
+}
+
 ImportSlice ImportPlan::slice(uint32_t rank, uint32_t ranks) const {
   ImportSlice slice;
   const auto add_blob = [&slice, rank](std::string name, Bytes bytes) {

@@ -51,6 +51,9 @@ class ImportPlan {
   uint64_t tensors() const { return tensors_; }
   uint64_t raw_bytes() const { return raw_bytes_; }
   std::span<const ImportSource> sources() const { return sources_; }
+  // Are the files what they were at make()? Asked between reading and committing: kInvalidArgument
+  // naming the one that changed.
+  Status check_unchanged() const;
 
   // What rank `rank` of `ranks` saves. Tensors are cut along their first dimension, between tiles,
   // so that an import by another number of ranks shares every chunk; a tensor of fewer tile rows

@@ -1,9 +1,15 @@
 // A file mapped read-only: what import hands to the engine as tensor memory. Immutable after open.
-// The file must not be cut while it is mapped: the kernel would end the process with SIGBUS.
-// Nothing that was committed suffers from that.
+//
+// The kernel answers a read of a mapped page that is not there any more, because somebody cut the
+// file or its disk failed, with SIGBUS. The first open() of a process installs a handler for that
+// signal: within a file of ours the lost pages become zeros and the file is remembered as damaged;
+// elsewhere the signal does what it did before. So whoever reads through bytes() asks
+// check_unchanged() afterwards, before anything rests on what was read.
 #pragma once
 
+#include <csignal>
 #include <cstdint>
+#include <ctime>
 #include <string>
 
 #include "caisson/result.h"
@@ -22,12 +28,25 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   Bytes bytes() const { return {data_, static_cast<size_t>(size_)}; }
+  // kInvalidArgument when the file has another size or time of change than at open(), or when some
+  // of it could not be read.
+  Status check_unchanged() const;
 
  private:
-  MappedFile(const std::byte* data, uint64_t size) : data_(data), size_(size) {}
+  struct Guard;  // tells the handler where this file lies
+  static Guard* guard(const std::byte* data, uint64_t size);
+  static void on_lost_page(int signal, siginfo_t* info, void* context);
+  static void install_handler();
 
+  MappedFile() = default;
+  void swap(MappedFile& other) noexcept;
+
+  std::string path_;
+  int fd_ = -1;
   const std::byte* data_ = nullptr;
   uint64_t size_ = 0;
+  timespec changed_{};
+  Guard* guard_ = nullptr;
 };
 
 }  // namespace caisson

@@ -58,7 +58,7 @@ class ImportCommand final : public Command {
     CAISSON_ASSIGN_OR_RETURN(const ImportPlan plan, ImportPlan::make(sources_));
     ProgressMeter meter(session, "import " + printable(name_));
     options_.progress = meter.callback();
-    auto report = ranks_ == 1 ? import_here(plan, session) : import_by_ranks(plan, session);
+    const auto report = ranks_ == 1 ? import_here(plan, session) : import_by_ranks(plan, session);
     if (!report.ok()) return report.status();
     print(*report, meter.seconds(), session);
     return 0;
@@ -77,33 +77,53 @@ class ImportCommand final : public Command {
       index = open_index(*access, session);
       if (index != nullptr) hints.emplace(*index, *state);
     }
-    const auto report = save_here(plan, session, hints ? &*hints : nullptr);
+    auto store = open_store_at(store_, session.store_options(true), hints ? &*hints : nullptr);
+    auto report = store.ok() ? import_into(**store, plan, session) : store.status();
     if (index != nullptr) static_cast<void>(index->close());  // it would only be rebuilt
     return report;
-  }
-
-  Result<SaveReport> save_here(const ImportPlan& plan, const Session& session, ChunkHints* hints) {
-    CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<Store> store,
-                             open_store_at(store_, session.store_options(true), hints));
-    const ImportSlice slice = plan.slice(0, 1);
-    CAISSON_ASSIGN_OR_RETURN(PendingSave save, store->save(name_, slice.input(), options_));
-    CAISSON_RETURN_IF_ERROR(save.wait());
-    return save.report();
   }
 
   Result<SaveReport> import_by_ranks(const ImportPlan& plan, const Session& session) {
     CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<Store> store,
                              Store::open(store_, session.store_options(true)));
-    CAISSON_ASSIGN_OR_RETURN(const std::string ticket, store->begin_save(name_, options_));
-    auto report = write_and_commit(*store, ticket, plan, session);
-    // What the ranks wrote becomes garbage at once instead of when this process is known to be
-    // dead.
-    if (!report.ok()) static_cast<void>(store->abort_save(ticket));
+    return import_into(*store, plan, session);
+  }
+
+  Result<SaveReport> import_into(Store& store, const ImportPlan& plan, const Session& session) {
+    CAISSON_ASSIGN_OR_RETURN(const std::string ticket, store.begin_save(name_, options_));
+    auto report = write_and_commit(store, ticket, plan, session);
+    // What was written becomes garbage at once instead of when this process is known to be dead.
+    if (!report.ok()) static_cast<void>(store.abort_save(ticket));
     return report;
   }
 
   Result<SaveReport> write_and_commit(Store& store, const std::string& ticket,
                                       const ImportPlan& plan, const Session& session) {
+    std::string warning;
+    auto parts = ranks_ == 1 ? write_here(store, ticket, plan, warning)
+                             : write_by_ranks(ticket, plan, session);
+    if (!parts.ok()) return parts.status();
+    CAISSON_RETURN_IF_ERROR(plan.check_unchanged());
+    if (options_.stop.stop_requested()) return cancelled("the import was cancelled");
+    CAISSON_ASSIGN_OR_RETURN(SaveReport report,
+                             store.commit_save(ticket, ranks_, *parts, options_));
+    report.warning = warning;
+    return report;
+  }
+
+  Result<std::vector<SealedPart>> write_here(Store& store, const std::string& ticket,
+                                             const ImportPlan& plan, std::string& warning) {
+    const ImportSlice slice = plan.slice(0, 1);
+    CAISSON_ASSIGN_OR_RETURN(const std::unique_ptr<SaveTransaction> transaction,
+                             store.join_save(ticket, 0, options_));
+    CAISSON_RETURN_IF_ERROR(transaction->put(slice.input()));
+    CAISSON_ASSIGN_OR_RETURN(SealedPart part, transaction->seal());
+    warning = transaction->report().warning;
+    return std::vector<SealedPart>{std::move(part)};
+  }
+
+  Result<std::vector<SealedPart>> write_by_ranks(const std::string& ticket, const ImportPlan& plan,
+                                                 const Session& session) const {
     std::vector<Json> tasks;
     for (uint32_t rank = 0; rank < ranks_; ++rank) {
       tasks.push_back({{"store", store_},
@@ -123,10 +143,13 @@ class ImportCommand final : public Command {
         run_ranks("import-rank", tasks, plan.raw_bytes(), options_.progress, session.stop));
     std::vector<SealedPart> parts;
     for (const Json& result : results) parts.push_back({result.value("token", std::string())});
-    return store.commit_save(ticket, ranks_, parts, options_);
+    return parts;
   }
 
   void print(const SaveReport& report, double seconds, const Session& session) const {
+    if (!report.warning.empty() && !session.globals.quiet) {
+      fmt::print(stderr, "caisson: {}\n", printable(report.warning));
+    }
     if (session.globals.json) {
       print_json({{"schema", "caisson.import/1"},
                   {"checkpoint", report.name},
@@ -183,6 +206,7 @@ class ImportRankCommand final : public Command {
                              store->join_save(task.value("ticket", std::string()), rank, options));
     CAISSON_RETURN_IF_ERROR(transaction->put(slice.input()));
     CAISSON_ASSIGN_OR_RETURN(const SealedPart part, transaction->seal());
+    CAISSON_RETURN_IF_ERROR(plan.check_unchanged());  // as this process mapped them
     return Json{{"token", part.token}};
   }
 };
