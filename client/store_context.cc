@@ -62,6 +62,7 @@ Status StoreContext::open_store_file(bool create) {
                        ", which this version does not know; use a newer one");
   }
   uuid_ = store.uuid;
+  store_file_ = std::move(bytes).value();
   writable_ = format::may_write(store.features);
   return ok_status();
 }
@@ -81,9 +82,25 @@ Status StoreContext::check_writable() const {
       "use a newer one to save, claim or remove");
 }
 
+// Commits rest on it, so a target that would let two writers create one object must be found out
+// before this one claims anything. `caisson doctor` races for longer.
+Status StoreContext::check_create_once() {
+  if (creates_once_) return ok_status();
+  const Status again = objects_->put_new(format::kStoreKey, store_file_);
+  if (again.ok()) {
+    return unsupported(std::string(format::kStoreKey) +
+                       " could be created a second time: the target does not keep create-once, or "
+                       "the store was removed; save to another target, and see `caisson doctor`");
+  }
+  if (again.code() != StatusCode::kAlreadyExists) return again;
+  creates_once_ = true;
+  return ok_status();
+}
+
 Result<uint64_t> StoreContext::append_claim(const std::string& run, const std::string& base) {
   CAISSON_RETURN_IF_ERROR(check_writable());
   CAISSON_RETURN_IF_ERROR(format::check_run_name(run));
+  CAISSON_RETURN_IF_ERROR(check_create_once());
   uint64_t epoch = 0;
   const auto appended = log_->append([&](const LogState& state) -> Result<format::LogBody> {
     const auto known = state.runs().find(run);

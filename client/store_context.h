@@ -55,6 +55,7 @@ class StoreContext {
   StoreContext(std::unique_ptr<ObjectStore> objects, UuidSource& uuids, Clock& clock,
                const StoreOptions& options, ChunkHints* hints);
   Status open_store_file(bool create);
+  Status check_create_once() CAISSON_REQUIRES(mutex_);
   Result<uint64_t> append_claim(const std::string& run, const std::string& base)
       CAISSON_REQUIRES(mutex_);
 
@@ -70,9 +71,11 @@ class StoreContext {
   const pid_t pid_;
   MemoryBudget budget_;
   Uuid uuid_;
+  ByteVector store_file_;  // as it was read
   bool writable_ = true;
   std::unique_ptr<Log> log_;
   Mutex mutex_;
+  bool creates_once_ CAISSON_GUARDED_BY(mutex_) = false;  // the target was seen to
   std::map<std::string, uint64_t, std::less<>> epochs_ CAISSON_GUARDED_BY(mutex_);
   std::list<OpenManifest> manifests_ CAISSON_GUARDED_BY(mutex_);  // most recently used first
 };

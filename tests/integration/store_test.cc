@@ -8,6 +8,8 @@
 
 #include <fstream>
 
+#include "client/open_store.h"
+#include "tests/support/memory_object_store.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/test_tensors.h"
 
@@ -457,6 +459,24 @@ TEST_F(StoreTest, DirectoriesOfOthersAreRefused) {
   EXPECT_EQ(Store::open(dir_ / "absent", {.create = false}).status().code(), StatusCode::kNotFound);
   const auto by_url = Store::open("file://" + dir_.path() + "/new");
   EXPECT_TRUE(by_url.ok()) << by_url.status().to_string();
+}
+
+// A target where a second creation of an object goes through, as where conditional requests are
+// ignored: nobody may write there, not even the first.
+TEST_F(StoreTest, ATargetThatCreatesTwiceTakesNoSaves) {
+  auto objects = std::make_unique<MemoryObjectStore>();
+  objects->set_hook([memory = objects.get()](std::string_view operation, std::string_view key) {
+    if (operation == "put" && memory->has(key)) {
+      EXPECT_TRUE(memory->remove(key).ok());
+    }
+    return MemoryObjectStore::Fault::kNone;
+  });
+  const MemoryObjectStore& seen = *objects;
+  const auto store =
+      open_store(std::move(objects), system_uuids(), system_clock(), {.create = true}).value();
+  EXPECT_EQ(save(*store, "run/1", small_model(1)).status().code(), StatusCode::kUnsupported);
+  EXPECT_EQ(store->claim("run").code(), StatusCode::kUnsupported);
+  EXPECT_EQ(seen.keys("log/"), std::vector<std::string>{});
 }
 
 TEST_F(StoreTest, AForkedChildIsTold) {
