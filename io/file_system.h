@@ -22,6 +22,10 @@ struct IoAlignment {
   uint32_t memory = 4096;
   uint32_t offset = 4096;
   bool direct = false;  // false: buffered, no constraint at all
+  bool takes(uint64_t at, Bytes bytes) const {
+    return !direct || (reinterpret_cast<uintptr_t>(bytes.data()) % memory == 0 &&
+                       at % offset == 0 && bytes.size() % offset == 0);
+  }
 };
 
 class File {

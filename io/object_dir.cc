@@ -221,6 +221,7 @@ class DirReader final : public ObjectReader {
       : key_(std::move(key)), file_(std::move(file)), bytes_(bytes) {}
   const std::string& key() const override { return key_; }
   uint64_t bytes() const override { return bytes_; }
+  IoAlignment alignment() const override { return file_->alignment(); }
   Status read(uint64_t offset, MutableBytes into) override { return file_->read_at(offset, into); }
   File& file() { return *file_; }
 

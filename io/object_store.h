@@ -45,6 +45,8 @@ class ObjectReader {
   virtual ~ObjectReader() = default;
   virtual const std::string& key() const = 0;
   virtual uint64_t bytes() const = 0;
+  // What a queued read of it wants of memory, offset and length.
+  virtual IoAlignment alignment() const { return {.memory = 1, .offset = 1, .direct = false}; }
   // Exactly that range; kCorruption when the object is shorter.
   virtual Status read(uint64_t offset, MutableBytes into) = 0;
 };

@@ -101,9 +101,7 @@ void PosixFile::go_direct(OpenMode mode) {
 }
 
 bool PosixFile::takes(uint64_t offset, Bytes bytes) const {
-  if (!alignment_.direct) return true;
-  return reinterpret_cast<uintptr_t>(bytes.data()) % alignment_.memory == 0 &&
-         offset % alignment_.offset == 0 && bytes.size() % alignment_.offset == 0;
+  return alignment_.takes(offset, bytes);
 }
 
 Transfer PosixFile::transfer(bool write, uint64_t offset, Bytes bytes) const {

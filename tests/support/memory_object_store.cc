@@ -38,13 +38,13 @@ class MemoryQueue final : public TransferQueue {
  public:
   explicit MemoryQueue(uint32_t depth) : depth_(depth) {}
   Status submit_write(ObjectWriter& object, uint64_t offset, Bytes from, uint64_t tag) override {
-    CAISSON_RETURN_IF_ERROR(check(offset, from.data()));
+    CAISSON_RETURN_IF_ERROR(check({.memory = 4096, .offset = 4096, .direct = true}, offset, from));
     done_.push_back({tag, object.write(offset, from)});
     return ok_status();
   }
   Status submit_read(ObjectReader& object, uint64_t offset, MutableBytes into,
                      uint64_t tag) override {
-    CAISSON_RETURN_IF_ERROR(check(offset, into.data()));
+    CAISSON_RETURN_IF_ERROR(check(object.alignment(), offset, into));
     done_.push_back({tag, object.read(offset, into)});
     return ok_status();
   }
@@ -58,9 +58,9 @@ class MemoryQueue final : public TransferQueue {
   uint32_t depth() const override { return depth_; }
 
  private:
-  Status check(uint64_t offset, const std::byte* memory) const {
+  Status check(const IoAlignment& alignment, uint64_t offset, Bytes memory) const {
     if (done_.size() == depth_) return invalid_argument("the queue is full");
-    if (offset % 4096 == 0 && reinterpret_cast<uintptr_t>(memory) % 4096 == 0) return ok_status();
+    if (alignment.takes(offset, memory)) return ok_status();
     return invalid_argument("a transfer that direct I/O would refuse");
   }
 
@@ -82,6 +82,9 @@ class MemoryReader final : public ObjectReader {
   MemoryReader& operator=(const MemoryReader&) = delete;
   const std::string& key() const override { return key_; }
   uint64_t bytes() const override { return bytes_; }
+  IoAlignment alignment() const override {
+    return {.memory = store_.memory_alignment_, .offset = 4096, .direct = true};
+  }
   Status read(uint64_t offset, MutableBytes into) override {
     return store_.read(key_, offset, into);
   }

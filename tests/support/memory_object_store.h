@@ -42,6 +42,8 @@ class MemoryObjectStore final : public ObjectStore {
   // All that is stored, to change at will. REQUIRES: no other call meanwhile.
   Objects& objects() { return objects_; }
   int open_readers_peak() const CAISSON_EXCLUDES(mutex_);
+  // What queued reads ask of addresses.
+  void set_memory_alignment(uint32_t bytes) { memory_alignment_ = bytes; }
 
   Status put_new(std::string_view key, Bytes bytes) override;
   Result<ByteVector> get(std::string_view key, uint64_t bytes_max) override;
@@ -68,6 +70,7 @@ class MemoryObjectStore final : public ObjectStore {
 
   Hook hook_;
   ReadHook read_hook_;
+  uint32_t memory_alignment_ = 512;
   mutable Mutex mutex_;
   Objects objects_;  // under mutex_, but for objects()
   std::vector<std::string> journal_ CAISSON_GUARDED_BY(mutex_);
