@@ -328,4 +328,22 @@ Bytes contiguous_piece(const BoxMemory& from, const Box& piece, DType dtype) {
           static_cast<size_t>(inner.elements()) * addressing.element_bytes()};
 }
 
+MutableBytes memory_range(const BoxMemory& memory, DType dtype) {
+  if (memory.box.elements() == 0) return {};
+  const Addressing addressing(memory.box, dtype);
+  const Box units = addressing.units(memory.box);
+  const auto strides = addressing.strides(memory);
+  int64_t first = 0, last = 0;
+  for (size_t i = 0; i < static_cast<size_t>(units.rank); ++i) {
+    const int64_t span = static_cast<int64_t>(units.extent[i] - 1) * strides[i];
+    (span < 0 ? first : last) += span;
+  }
+  return {memory.data + first, static_cast<size_t>(last - first) + addressing.element_bytes()};
+}
+
+std::byte* contiguous_place(const BoxMemory& to, const Box& piece, DType dtype) {
+  if (!contains(to.box, piece)) return nullptr;
+  return const_cast<std::byte*>(contiguous_piece(to, piece, dtype).data());
+}
+
 }  // namespace caisson

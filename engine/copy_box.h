@@ -33,5 +33,9 @@ uint64_t sample_of(const BoxMemory& from, const Box& piece, DType dtype);
 void scatter(Bytes from, const Box& piece, DType dtype, const BoxMemory& to);
 // Where `piece` already lies packed and contiguous in `from`: its bytes, else an empty span.
 Bytes contiguous_piece(const BoxMemory& from, const Box& piece, DType dtype);
+// From the first to the last byte that `memory` means, gaps between its runs included.
+MutableBytes memory_range(const BoxMemory& memory, DType dtype);
+// Where all of `piece` goes in `to`, packed; null where that is strided or a part of it only.
+std::byte* contiguous_place(const BoxMemory& to, const Box& piece, DType dtype);
 
 }  // namespace caisson

@@ -22,7 +22,7 @@ struct RestoreReport {
 };
 
 // Ok means that every byte of every target is the committed one. On an error the targets' content
-// is unspecified, but no unverified byte was ever placed.
+// is unspecified: bytes are read and copied to their place first and verified there.
 Result<RestoreReport> restore_boxes(ObjectStore& objects, Manifest& manifest, MemoryBudget& budget,
                                     std::span<const TensorTarget> targets,
                                     const RestoreOptions& options);

@@ -46,10 +46,15 @@ class ReadCoalescer {
     const uint64_t begin = chunk.offset / kReadAlignment * kReadAlignment;
     const uint64_t end =
         std::min(align_up(chunk.offset + chunk.stored_bytes, kReadAlignment), object_bytes);
-    if (!joins(chunk, begin, end)) {
+    const bool in_place = goes_in_place(chunk);
+    if (!(in_place ? continues_in_place(chunk) : joins(chunk, begin, end))) {
       needed_ = gaps_ = 0;
-      reads_.push_back(
-          {.offset = begin, .bytes = 0, .object = chunk.object, .first_chunk = index, .chunks = 0});
+      reads_.push_back({.offset = begin,
+                        .bytes = 0,
+                        .object = chunk.object,
+                        .first_chunk = index,
+                        .chunks = 0,
+                        .in_place = in_place ? chunk.in_place : nullptr});
     }
     PlannedRead& read = reads_.back();
     gaps_ += gap_before(begin);
@@ -59,6 +64,20 @@ class ReadCoalescer {
   }
 
  private:
+  static bool goes_in_place(const PlannedChunk& chunk) {
+    return chunk.in_place != nullptr && chunk.hugepages && chunk.is_stored_raw() &&
+           chunk.stored_bytes == chunk.raw_bytes && chunk.stored_bytes >= kInPlaceBytesMin &&
+           chunk.offset % kReadAlignment == 0 && chunk.stored_bytes % kReadAlignment == 0 &&
+           reinterpret_cast<uintptr_t>(chunk.in_place) % kInPlaceAlignment == 0;
+  }
+  // Adjacent to the last read, both in the object and in memory.
+  bool continues_in_place(const PlannedChunk& chunk) const {
+    if (reads_.empty() || reads_.back().object != chunk.object) return false;
+    const PlannedRead& last = reads_.back();
+    return last.in_place != nullptr && last.offset + last.bytes == chunk.offset &&
+           last.in_place + last.bytes == chunk.in_place &&
+           last.bytes + chunk.stored_bytes <= kReadBytesMax;
+  }
   // Blocks between the end of the last read and `begin`.
   uint64_t gap_before(uint64_t begin) const {
     const uint64_t last_end = reads_.back().offset + reads_.back().bytes;
@@ -67,6 +86,7 @@ class ReadCoalescer {
   bool joins(const PlannedChunk& chunk, uint64_t begin, uint64_t end) const {
     if (reads_.empty() || reads_.back().object != chunk.object) return false;
     const PlannedRead& last = reads_.back();
+    if (last.in_place != nullptr) return false;
     if (end <= last.offset + last.bytes) return true;
     return end - last.offset <= kReadBytesMax &&
            (gaps_ + gap_before(begin)) * kGapDivisor <= needed_ + chunk.stored_bytes;
@@ -170,7 +190,7 @@ const format::SealedRef& object_of(const format::Root& root, const RootPacks& pa
   return object < packs.size() ? packs.at(object) : root.parts[object - packs.size()].part;
 }
 
-Status PlanBuilder::add(const PieceUse& use, const WantedTensor& tensor,
+Status PlanBuilder::add(const PieceUse& use, const WantedTensor& tensor, const WantedBox& target,
                         const format::ChunkEntry& entry) {
   const ShardRecord& shard = tensor.shards[use.shard];
   const Box piece = piece_at(shard.grid, shard.box, use.piece);
@@ -195,7 +215,9 @@ Status PlanBuilder::add(const PieceUse& use, const WantedTensor& tensor,
                  .codec = entry.codec,
                  .flags = entry.flags,
                  .element = {.code = static_cast<uint8_t>(tensor.spec.dtype.code),
-                             .bits = tensor.spec.dtype.bits}},
+                             .bits = tensor.spec.dtype.bits},
+                 .in_place = contiguous_place(target.memory, piece, tensor.spec.dtype),
+                 .hugepages = target.hugepages},
        .placement = {.target = use.target, .shard = use.shard, .piece = use.piece}});
   return ok_status();
 }
@@ -218,25 +240,30 @@ RestorePlan PlanBuilder::finish() && {
   });
   RestorePlan plan;
   plan.placements.reserve(items_.size());
-  ReadCoalescer coalescer(plan.reads);
   for (const Item& item : items_) {
     plan.placements.push_back(item.placement);
     if (!plan.chunks.empty() && same_chunk(plan.chunks.back(), item.chunk)) {
       ++plan.chunks.back().placements;
+      plan.chunks.back().in_place = nullptr;
       continue;
     }
     plan.chunks.push_back(item.chunk);
     PlannedChunk& chunk = plan.chunks.back();
     chunk.first_placement = static_cast<uint32_t>(plan.placements.size() - 1);
     chunk.placements = 1;
-    coalescer.add(chunk, static_cast<uint32_t>(plan.chunks.size() - 1),
-                  object_of(root_, packs_, chunk.object).bytes);
+  }
+  ReadCoalescer coalescer(plan.reads);
+  for (uint32_t i = 0; i < plan.chunks.size(); ++i) {
+    const PlannedChunk& chunk = plan.chunks[i];
+    coalescer.add(chunk, i, object_of(root_, packs_, chunk.object).bytes);
     plan.stored_bytes += chunk.stored_bytes;
-    const bool stored_raw = chunk.codec == static_cast<uint8_t>(CodecId::kRaw) && chunk.flags == 0;
-    if (!stored_raw) plan.decode_bytes_max = std::max(plan.decode_bytes_max, chunk.raw_bytes);
+    if (!chunk.is_stored_raw() && chunk.in_place == nullptr) {
+      plan.decode_bytes_max = std::max(plan.decode_bytes_max, chunk.raw_bytes);
+    }
   }
   for (const PlannedRead& read : plan.reads) {
     plan.read_bytes += read.bytes;
+    if (read.in_place == nullptr) plan.staged_bytes += read.bytes;
     plan.read_bytes_max = std::max(plan.read_bytes_max, read.bytes);
   }
   return plan;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "compression/codec.h"
+#include "engine/copy_box.h"
 #include "engine/format/directory.h"
 #include "engine/format/root.h"
 #include "engine/root_packs.h"
@@ -76,6 +77,12 @@ struct WantedTensor {
   std::vector<ShardRecord> shards;
 };
 
+struct WantedBox {
+  uint32_t tensor = 0;  // index into the restore's tensors
+  BoxMemory memory;
+  bool hugepages = false;  // the memory is there, in hugepages
+};
+
 struct Placement {
   uint32_t target = 0;
   uint32_t shard = 0;  // of the target's tensor
@@ -93,6 +100,14 @@ struct PlannedChunk {
   uint8_t codec = 0;
   uint8_t flags = 0;
   ElementFormat element;
+  // Where all of its raw bytes are wanted, packed; null where they go to several places, in part,
+  // or strided.
+  std::byte* in_place = nullptr;
+  bool hugepages = false;  // in_place lies in them
+
+  bool is_stored_raw() const {
+    return codec == static_cast<uint8_t>(CodecId::kRaw) && (flags & format::kFlagHasBase) == 0;
+  }
 };
 
 struct PlannedRead {
@@ -101,17 +116,26 @@ struct PlannedRead {
   uint32_t object = 0;
   uint32_t first_chunk = 0;
   uint32_t chunks = 0;
+  // Where all of it is wanted, gapless, for the device to write there. Null: through a buffer,
+  // which costs a copy in the pass that hashes, but less than pinning 4 KiB pages does.
+  std::byte* in_place = nullptr;
 };
 
 inline constexpr uint32_t kReadAlignment = 4096;
 inline constexpr uint32_t kReadBytesMax = 4u << 20;  // but a larger chunk is one read
+// Reads into place start at multiples of this in memory. A device that asks for more gets them
+// through a buffer.
+inline constexpr uint32_t kInPlaceAlignment = 512;
+// Smaller chunks go through a buffer, many with one read.
+inline constexpr uint32_t kInPlaceBytesMin = 64u << 10;
 
 struct RestorePlan {
   std::vector<PlannedRead> reads;  // by object and offset
   std::vector<PlannedChunk> chunks;
   std::vector<Placement> placements;
   uint32_t read_bytes_max = 0;    // of one read
-  uint32_t decode_bytes_max = 0;  // raw bytes of the largest chunk that is not stored raw; 0: none
+  uint64_t staged_bytes = 0;      // of the reads through a buffer
+  uint32_t decode_bytes_max = 0;  // of the largest chunk that is neither stored raw nor in place
   uint64_t stored_bytes = 0;      // of the chunks
   uint64_t read_bytes = 0;        // of the reads
 };
@@ -124,9 +148,10 @@ const format::SealedRef& object_of(const format::Root& root, const RootPacks& pa
 class PlanBuilder {
  public:
   PlanBuilder(const format::Root& root, const RootPacks& packs) : root_(root), packs_(packs) {}
-  // `entry` is what the part's table says of `use`, whose piece is one of `tensor`.
-  // kCorruption when the entry does not fit the piece.
-  Status add(const PieceUse& use, const WantedTensor& tensor, const format::ChunkEntry& entry);
+  // `entry` is what the part's table says of `use`, whose piece is one of `tensor` and wanted in
+  // `target`. kCorruption when the entry does not fit the piece.
+  Status add(const PieceUse& use, const WantedTensor& tensor, const WantedBox& target,
+             const format::ChunkEntry& entry);
   RestorePlan finish() &&;
 
  private:

@@ -12,11 +12,6 @@
 
 namespace caisson {
 
-struct WantedBox {
-  uint32_t tensor = 0;  // index into RestoreRequest::tensors
-  BoxMemory memory;
-};
-
 struct RestoreRequest {
   std::vector<WantedTensor> tensors;
   std::vector<WantedBox> targets;  // as given, in order

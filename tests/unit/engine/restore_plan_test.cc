@@ -215,7 +215,8 @@ class PlanTest : public testing::Test {
     builder_.emplace(root_, *packs_);
   }
 
-  Status add(const format::ChunkEntry& entry, uint32_t target = 0) {
+  Status add(const format::ChunkEntry& entry, uint32_t target = 0, std::byte* memory = nullptr,
+             bool hugepages = true) {
     WantedTensor tensor;
     tensor.spec.dtype = kByte;
     tensor.spec.shape = Shape::of(std::vector<uint64_t>{entry.raw_bytes});
@@ -223,8 +224,11 @@ class PlanTest : public testing::Test {
     shard.box = Box::whole(tensor.spec.shape);
     shard.grid = grid_of(1, entry.raw_bytes);
     tensor.shards = {shard};
+    const WantedBox wanted{.tensor = 0,
+                           .memory = {.box = shard.box, .data = memory, .strides_bytes = {1}},
+                           .hugepages = hugepages};
     return builder_->add({.part = 0, .target = target, .entry = 0, .shard = 0, .piece = 0}, tensor,
-                         entry);
+                         wanted, entry);
   }
   static format::ChunkEntry entry_at(uint16_t pack, uint64_t offset, uint32_t bytes) {
     format::ChunkEntry entry;
@@ -313,6 +317,44 @@ TEST_F(PlanTest, JoinsNeighboursUpTo4MiB) {
   EXPECT_EQ(plan.read_bytes, plan.stored_bytes);
 }
 
+TEST_F(PlanTest, ReadsIntoPlaceWhereObjectAndMemoryGoOnTogether) {
+  constexpr uint32_t kTile = 1 << 20;
+  auto* const memory = reinterpret_cast<std::byte*>(uintptr_t{1} << 32);
+  // Five neighbours in the object; in memory the third lies apart.
+  for (uint64_t i = 0; i < 5; ++i) {
+    std::byte* const place = memory + i * kTile + (i >= 2 ? 4096 : 0);
+    ASSERT_TRUE(add(entry_at(0, 4096 + i * kTile, kTile), static_cast<uint32_t>(i), place).ok());
+  }
+  const RestorePlan plan = std::move(builder_).finish();
+  ASSERT_EQ(plan.reads.size(), 2u);
+  EXPECT_EQ(plan.reads[0].in_place, memory);
+  EXPECT_EQ(plan.reads[0].bytes, 2u * kTile);
+  EXPECT_EQ(plan.reads[1].in_place, memory + 2 * kTile + 4096);
+  EXPECT_EQ(plan.reads[1].bytes, 3u * kTile);
+  EXPECT_EQ(plan.staged_bytes, 0u);
+}
+
+TEST_F(PlanTest, WhatNoDeviceCanPlaceGoesThroughABuffer) {
+  constexpr uint32_t kTile = 1 << 20;
+  auto* const memory = reinterpret_cast<std::byte*>(uintptr_t{1} << 32);
+  const auto apart = [](uint64_t i) { return 4096 + i * 3 * kTile; };
+  format::ChunkEntry coded = entry_at(0, apart(4), kTile);
+  coded.codec = static_cast<uint8_t>(CodecId::kZstd);
+  ASSERT_TRUE(add(entry_at(0, apart(0), kTile), 0, memory + 64).ok());    // memory
+  ASSERT_TRUE(add(entry_at(0, apart(1) + 64, kTile), 1, memory).ok());    // offset
+  ASSERT_TRUE(add(entry_at(0, apart(2), kTile - 512), 2, memory).ok());   // length
+  ASSERT_TRUE(add(entry_at(0, apart(3), kTile), 3, memory, false).ok());  // 4 KiB pages
+  ASSERT_TRUE(add(coded, 4, memory).ok());                                // codec
+  ASSERT_TRUE(add(entry_at(0, apart(5), kTile), 5, memory).ok());         // wanted twice
+  ASSERT_TRUE(add(entry_at(0, apart(5), kTile), 6, memory + kTile).ok());
+  ASSERT_TRUE(add(entry_at(0, apart(6), 4096), 7, memory).ok());  // small
+  const RestorePlan plan = std::move(builder_).finish();
+  ASSERT_EQ(plan.reads.size(), 7u);
+  for (const PlannedRead& read : plan.reads) EXPECT_EQ(read.in_place, nullptr) << read.offset;
+  EXPECT_EQ(plan.staged_bytes, plan.read_bytes);
+  EXPECT_EQ(plan.decode_bytes_max, 0u) << "decoded into place";
+}
+
 TEST_F(PlanTest, AChunkLargerThanAReadIsOneRead) {
   ASSERT_TRUE(add(entry_at(0, 4096 + 64, 9u << 20)).ok());
   ASSERT_TRUE(add(entry_at(0, 4096 + 64 + (9u << 20), 100)).ok());
@@ -351,7 +393,7 @@ TEST_F(PlanTest, RefusesAnEntryOfAnotherSize) {
   shard.box = Box::whole(tensor.spec.shape);
   shard.grid = grid_of(1, 8);
   tensor.shards = {shard};
-  const Status status = builder_->add({}, tensor, entry_at(0, 4096, 9));
+  const Status status = builder_->add({}, tensor, {}, entry_at(0, 4096, 9));
   EXPECT_EQ(status.code(), StatusCode::kCorruption);
   EXPECT_NE(status.message().find("tensor \"w\""), std::string_view::npos);
 }

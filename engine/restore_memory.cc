@@ -1,0 +1,148 @@
+#include "engine/restore_memory.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <iterator>
+#include <system_error>
+#include <utility>
+
+#include "io/base/check.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23  // Linux 5.14
+#endif
+
+namespace caisson {
+
+namespace {
+
+constexpr uint64_t kPageBytes = 4096;
+constexpr uint64_t kHugePageBytes = 2u << 20;
+// One step: a hugepage, so that a probe of its first page speaks for all of one.
+constexpr uint64_t kStepBytes = kHugePageBytes;
+
+// PAGEMAP_SCAN of <linux/fs.h>, which older headers lack.
+struct PagemapRegion {
+  uint64_t start, end, categories;
+};
+struct PagemapScan {
+  uint64_t size, flags, start, end, walk_end, regions, regions_count, pages_max;
+  uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+constexpr uint64_t kPageIsHuge = 1u << 6;
+
+uint64_t faults_of_this_thread() {
+  rusage usage{};
+  if (::getrusage(RUSAGE_THREAD, &usage) != 0) return 0;
+  return static_cast<uint64_t>(usage.ru_minflt) + static_cast<uint64_t>(usage.ru_majflt);
+}
+
+bool populate(uintptr_t begin, uint64_t bytes) {
+  return ::madvise(reinterpret_cast<void*>(begin), bytes, MADV_POPULATE_WRITE) == 0;
+}
+
+void prefault(std::stop_token stop, const std::vector<MutableBytes>& ranges) {
+  for (MutableBytes left : ranges) {
+    while (!left.empty()) {
+      if (stop.stop_requested()) return;
+      // Steps end where hugepages do.
+      const uint64_t at = reinterpret_cast<uintptr_t>(left.data());
+      const uint64_t step = std::min<uint64_t>(left.size(), kStepBytes - at % kStepBytes);
+      if (!prefault_step(left.first(step))) return;
+      left = left.subspan(step);
+    }
+  }
+}
+
+}  // namespace
+
+ReadArena::ReadArena(MutableBytes arena) : arena_(arena) {
+  if (!arena.empty()) free_.emplace(0, arena.size());
+}
+
+MutableBytes ReadArena::take(uint64_t bytes) {
+  bytes = align_up(bytes, kPageBytes);
+  const auto gap =
+      std::find_if(free_.begin(), free_.end(), [&](const auto& g) { return g.second >= bytes; });
+  if (gap == free_.end()) return {};
+  const auto [offset, size] = *gap;
+  free_.erase(gap);
+  if (size > bytes) free_.emplace(offset + bytes, size - bytes);
+  return arena_.subspan(offset, bytes);
+}
+
+void ReadArena::give(MutableBytes buffer) {
+  const auto offset = static_cast<uint64_t>(buffer.data() - arena_.data());
+  CAISSON_CHECK(buffer.data() >= arena_.data() && offset + buffer.size() <= arena_.size());
+  auto gap = free_.emplace(offset, buffer.size()).first;
+  const auto after = std::next(gap);
+  if (after != free_.end()) {
+    CAISSON_CHECK(offset + buffer.size() <= after->first);
+    if (offset + buffer.size() == after->first) {
+      gap->second += after->second;
+      free_.erase(after);
+    }
+  }
+  if (gap == free_.begin()) return;
+  const auto before = std::prev(gap);
+  CAISSON_CHECK(before->first + before->second <= offset);
+  if (before->first + before->second != offset) return;
+  before->second += gap->second;
+  free_.erase(gap);
+}
+
+HugePages::HugePages() : pagemap_(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)) {}
+
+HugePages::~HugePages() {
+  if (pagemap_ >= 0) ::close(pagemap_);
+}
+
+bool HugePages::hold(MutableBytes range) const {
+  const uintptr_t begin = align_up(reinterpret_cast<uintptr_t>(range.data()), kHugePageBytes);
+  const uintptr_t end =
+      (reinterpret_cast<uintptr_t>(range.data()) + range.size()) / kHugePageBytes * kHugePageBytes;
+  if (pagemap_ < 0 || begin >= end) return false;
+  // The first page that is none ends the scan.
+  PagemapRegion other{};
+  PagemapScan scan{.size = sizeof(PagemapScan),
+                   .flags = 0,
+                   .start = begin,
+                   .end = end,
+                   .walk_end = 0,
+                   .regions = reinterpret_cast<uintptr_t>(&other),
+                   .regions_count = 1,
+                   .pages_max = 1,
+                   .category_inverted = kPageIsHuge,
+                   .category_mask = kPageIsHuge,
+                   .category_anyof_mask = 0,
+                   .return_mask = kPageIsHuge};
+  return ::ioctl(pagemap_, _IOWR('f', 16, PagemapScan), &scan) == 0;
+}
+
+bool prefault_step(MutableBytes range) {
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(range.data()) / kPageBytes * kPageBytes;
+  const uintptr_t end =
+      align_up(reinterpret_cast<uintptr_t>(range.data()) + range.size(), kPageBytes);
+  // Populating memory that is there costs a microsecond a page. So the first page alone is asked
+  // for: when that took no fault the rest is there too, or will fault when it is copied to.
+  const uint64_t faults = faults_of_this_thread();
+  if (!populate(begin, kPageBytes)) return false;
+  if (faults_of_this_thread() == faults || end - begin == kPageBytes) return true;
+  return populate(begin + kPageBytes, end - begin - kPageBytes);
+}
+
+Prefault::Prefault(std::vector<MutableBytes> ranges) {
+  if (ranges.empty()) return;
+  try {
+    thread_ = std::jthread(
+        [ranges = std::move(ranges)](const std::stop_token& stop) { prefault(stop, ranges); });
+  } catch (const std::system_error&) {  // no thread to be had: slower, nothing else
+  }
+}
+
+}  // namespace caisson
