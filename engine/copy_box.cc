@@ -236,6 +236,35 @@ void add_runs(const Loops& loops, size_t depth, const std::byte* from, DigestStr
   }
 }
 
+// The part `common` of a packed piece on its way to memory that holds all of it.
+struct Placing {
+  Loops loops;
+  const std::byte* from = nullptr;
+  std::byte* to = nullptr;
+};
+
+Placing placing_of(Bytes from, const Box& piece, const Box& common, DType dtype,
+                   const BoxMemory& to) {
+  const Addressing addressing(to.box, dtype);
+  const Box source = addressing.units(piece);
+  const Box wanted = addressing.units(common);
+  CAISSON_CHECK(from.size() == source.elements() * addressing.element_bytes());
+  const auto from_strides = addressing.packed_strides(source);
+  const auto to_strides = addressing.strides(to);
+  return {.loops = make_loops(wanted, addressing.element_bytes(), from_strides, to_strides),
+          .from = from.data() + offset_within(source, wanted, from_strides),
+          .to = to.data + offset_within(addressing.units(to.box), wanted, to_strides)};
+}
+
+void place_runs(const Loops& loops, size_t depth, const std::byte* from, std::byte* to,
+                DigestStream& stream) {
+  if (depth == loops.rank) return stream.add_copied({from, loops.run}, to);
+  const Axis& axis = loops.axes[depth];
+  for (uint64_t i = 0; i < axis.extent; ++i, from += axis.from, to += axis.to) {
+    place_runs(loops, depth + 1, from, to, stream);
+  }
+}
+
 }  // namespace
 
 void gather(const BoxMemory& from, const Box& piece, DType dtype, MutableBytes to) {
@@ -301,16 +330,18 @@ uint64_t sample_of(const BoxMemory& from, const Box& piece, DType dtype) {
 void scatter(Bytes from, const Box& piece, DType dtype, const BoxMemory& to) {
   const Box overlap = intersect(piece, to.box);
   if (overlap.elements() == 0) return;
-  const Addressing addressing(to.box, dtype);
-  const Box source = addressing.units(piece);
-  const Box target = addressing.units(to.box);
-  const Box common = addressing.units(overlap);
-  CAISSON_CHECK(from.size() == source.elements() * addressing.element_bytes());
-  const auto from_strides = addressing.packed_strides(source);
-  const auto to_strides = addressing.strides(to);
-  const Loops loops = make_loops(common, addressing.element_bytes(), from_strides, to_strides);
-  copy_loops(loops, 0, from.data() + offset_within(source, common, from_strides),
-             to.data + offset_within(target, common, to_strides));
+  const Placing placing = placing_of(from, piece, overlap, dtype, to);
+  copy_loops(placing.loops, 0, placing.from, placing.to);
+}
+
+std::optional<Digest> scatter_hashed(Bytes from, const Box& piece, DType dtype,
+                                     const BoxMemory& to) {
+  if (from.empty() || !contains(to.box, piece)) return std::nullopt;
+  const Placing placing = placing_of(from, piece, piece, dtype, to);
+  if (placing.loops.run < kHashedRunBytesMin && placing.loops.rank > 0) return std::nullopt;
+  DigestStream stream(from.size(), nullptr, CopyStores::kPastCaches);
+  place_runs(placing.loops, 0, placing.from, placing.to, stream);
+  return stream.finish();
 }
 
 Bytes contiguous_piece(const BoxMemory& from, const Box& piece, DType dtype) {

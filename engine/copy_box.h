@@ -31,6 +31,10 @@ std::optional<Digest> digest_in_place(const BoxMemory& from, const Box& piece, D
 uint64_t sample_of(const BoxMemory& from, const Box& piece, DType dtype);
 // Copies the overlap of `piece` (packed row-major in `from`) with `to.box` to its place.
 void scatter(Bytes from, const Box& piece, DType dtype, const BoxMemory& to);
+// scatter, and the digest of `from` from the same loads. Nothing, and nothing done, when to.box
+// lacks part of the piece or its runs are too short for that to be worthwhile.
+std::optional<Digest> scatter_hashed(Bytes from, const Box& piece, DType dtype,
+                                     const BoxMemory& to);
 // Where `piece` already lies packed and contiguous in `from`: its bytes, else an empty span.
 Bytes contiguous_piece(const BoxMemory& from, const Box& piece, DType dtype);
 // From the first to the last byte that `memory` means, gaps between its runs included.

@@ -115,12 +115,20 @@ void DigestStream::add(Bytes bytes) {
   pending_ += bytes.size();
 }
 
+// Whole blocks are copied by the loop that hashes them, what belongs to a block that began or ends
+// elsewhere apart: it is in the cache then.
+void DigestStream::add_copied(Bytes bytes, std::byte* to) {
+  copy_to_ = pending_ == 0 ? to : nullptr;
+  add(bytes);
+  const auto copied = copy_to_ == nullptr ? size_t{0} : static_cast<size_t>(copy_to_ - to);
+  copy_to_ = nullptr;
+  std::ranges::copy(bytes.subspan(copied), to + copied);
+}
+
 Digest DigestStream::finish() {
   const Bytes pending = Bytes(tail_).subspan(kHashStripeBytes, pending_);
-  if (copy_to_ != nullptr) {
-    if (pending_ > 0) std::memcpy(copy_to_, pending.data(), pending_);
-    finish_copies();
-  }
+  if (copy_to_ != nullptr && pending_ > 0) std::memcpy(copy_to_, pending.data(), pending_);
+  if (stores_ == CopyStores::kPastCaches) finish_copies();
   if (bytes_ <= XXH3_MIDSIZE_MAX) return canonical(XXH3_128bits(pending.data(), pending_));
   return finish_long(lanes_, pending, pending.data() + pending_, bytes_);
 }

@@ -56,9 +56,12 @@ class DigestStream {
   // is there after finish().
   explicit DigestStream(std::byte* copy_to = nullptr, CopyStores stores = CopyStores::kCached)
       : DigestStream(0, copy_to, stores) {}
-  // The same for exactly `expected` bytes, which spares holding every last block back.
+  // The same for exactly `expected` bytes, which spares holding every last block back. `copy_to`
+  // may be null: `stores` is then for add_copied().
   DigestStream(uint64_t expected, std::byte* copy_to, CopyStores stores);
   void add(Bytes bytes);
+  // Copies these bytes to a place of their own. REQUIRES: made without `copy_to`.
+  void add_copied(Bytes bytes, std::byte* to);
   Digest finish();  // once, last
 
  private:

@@ -160,7 +160,8 @@ class Store {
   virtual Result<std::vector<TensorInfo>> tensors(const std::string& name,
                                                   std::string_view glob = "*") = 0;
   // Fills every target, verified; reads each stored byte once. Fails before it reads when a tensor
-  // is missing or a box does not fit, listing all such targets.
+  // is missing or a box does not fit, listing all such targets. After any other error the content of
+  // the targets is unspecified.
   virtual Status restore(const std::string& name, std::span<const TensorTarget> targets,
                          const RestoreOptions& options = {}) = 0;
   virtual Result<std::vector<std::byte>> read_blob(const std::string& name,

@@ -27,9 +27,9 @@ struct Progress {
 using ProgressFn = std::function<void(const Progress&)>;
 
 // What is done to notice memory that was lent to a save and changed before the save had read all of
-// it: such a checkpoint would hold some tensors as they were and others as they are. Every tile that
-// is stored has the bytes of its content id whatever this says; noticing is about their being of one
-// moment. A save that notices fails, naming the tensor.
+// it: such a checkpoint would hold some tensors as they were and others as they are. Every tile
+// that is stored has the bytes of its content id whatever this says; noticing is about their being
+// of one moment. A save that notices fails, naming the tensor.
 enum class MemoryCheck : uint8_t {
   kOff,      // for memory that provably stays as it is
   kSampled,  // up to 64 places a tile are looked at again when everything was read: an optimizer

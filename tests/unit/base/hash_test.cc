@@ -66,6 +66,27 @@ TEST(Hash, StreamsCopyAndHashWhateverTheCuts) {
   }
 }
 
+TEST(Hash, StreamsCopyEveryPieceToAPlaceOfItsOwn) {
+  std::mt19937_64 random(3);
+  const ByteVector bytes = random_bytes(random, 40'000);
+  for (int round = 0; round < 500; ++round) {
+    const uint64_t apart = random() % 100;
+    ByteVector copy(bytes.size() + 40'000), expected(copy.size());
+    DigestStream stream(round % 2 == 0 ? bytes.size() : 0, nullptr, CopyStores::kPastCaches);
+    for (size_t done = 0, at = 0; done < bytes.size();) {
+      const size_t cut = std::min<size_t>(
+          bytes.size() - done, round % 3 == 0 ? kHashBlockBytes * 4 : 100 + random() % 5000);
+      const Bytes piece = Bytes(bytes).subspan(done, cut);
+      stream.add_copied(piece, copy.data() + at);
+      std::ranges::copy(piece, expected.begin() + static_cast<ptrdiff_t>(at));
+      done += cut;
+      at += cut + apart;
+    }
+    ASSERT_EQ(stream.finish(), reference(bytes)) << round;
+    ASSERT_TRUE(copy == expected) << round;
+  }
+}
+
 // The loops that were not chosen: all of them do what the portable one does.
 TEST(Hash, EveryLoopIsTheSame) {
   std::mt19937_64 random(2);

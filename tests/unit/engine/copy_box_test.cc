@@ -67,6 +67,19 @@ TEST(CopyBox, HashesRunsOfEveryLength) {
     const auto in_place = digest_in_place(from, piece, kBf16);
     EXPECT_EQ(in_place.has_value(), columns >= 128) << columns;
     EXPECT_EQ(in_place.value_or(digest_of(packed)), digest_of(packed)) << columns;
+
+    // And back, at the other end of the matrix; around it nothing moves.
+    ByteVector placed(memory.size()), expected(memory.size());
+    const BoxMemory to{box, placed.data(), from.strides_bytes};
+    const Box there = box_of({7, 1600 - columns}, {33, columns});
+    const auto digest = scatter_hashed(packed, there, kBf16, to);
+    EXPECT_EQ(digest.has_value(), columns >= 128) << columns;
+    EXPECT_EQ(digest.value_or(digest_of(packed)), digest_of(packed)) << columns;
+    if (digest) scatter(packed, there, kBf16, {box, expected.data(), from.strides_bytes});
+    EXPECT_EQ(placed, expected) << columns;
+    // A piece of which a part is not wanted is left alone.
+    EXPECT_FALSE(scatter_hashed(packed, box_of({8, 0}, {33, columns}), kBf16, to));
+    EXPECT_EQ(placed, expected) << columns;
   }
 }
 

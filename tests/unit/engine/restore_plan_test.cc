@@ -325,7 +325,7 @@ TEST_F(PlanTest, ReadsIntoPlaceWhereObjectAndMemoryGoOnTogether) {
     std::byte* const place = memory + i * kTile + (i >= 2 ? 4096 : 0);
     ASSERT_TRUE(add(entry_at(0, 4096 + i * kTile, kTile), static_cast<uint32_t>(i), place).ok());
   }
-  const RestorePlan plan = std::move(builder_).finish();
+  const RestorePlan plan = std::move(*builder_).finish();
   ASSERT_EQ(plan.reads.size(), 2u);
   EXPECT_EQ(plan.reads[0].in_place, memory);
   EXPECT_EQ(plan.reads[0].bytes, 2u * kTile);
@@ -348,7 +348,7 @@ TEST_F(PlanTest, WhatNoDeviceCanPlaceGoesThroughABuffer) {
   ASSERT_TRUE(add(entry_at(0, apart(5), kTile), 5, memory).ok());         // wanted twice
   ASSERT_TRUE(add(entry_at(0, apart(5), kTile), 6, memory + kTile).ok());
   ASSERT_TRUE(add(entry_at(0, apart(6), 4096), 7, memory).ok());  // small
-  const RestorePlan plan = std::move(builder_).finish();
+  const RestorePlan plan = std::move(*builder_).finish();
   ASSERT_EQ(plan.reads.size(), 7u);
   for (const PlannedRead& read : plan.reads) EXPECT_EQ(read.in_place, nullptr) << read.offset;
   EXPECT_EQ(plan.staged_bytes, plan.read_bytes);
