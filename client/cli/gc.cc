@@ -33,6 +33,7 @@ class GcCommand final : public Command {
 
   Result<int> run(const Session& session) override {
     CAISSON_ASSIGN_OR_RETURN(StoreAccess access, StoreAccess::open(store_, session));
+    if (!options_.dry_run) CAISSON_RETURN_IF_ERROR(access.check_writable());
     if (!takeover_.empty()) CAISSON_RETURN_IF_ERROR(take_over(access, session));
     CAISSON_ASSIGN_OR_RETURN(const GcReport report,
                              run_gc(access.objects(), access.log(), options_));

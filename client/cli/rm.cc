@@ -30,6 +30,7 @@ class RmCommand final : public Command {
       return invalid_argument("name checkpoints, or give --run and --keep-last");
     }
     CAISSON_ASSIGN_OR_RETURN(StoreAccess access, StoreAccess::open(store_, session));
+    if (!dry_run_) CAISSON_RETURN_IF_ERROR(access.check_writable());
     CAISSON_ASSIGN_OR_RETURN(std::vector<Checkpoint> chosen, choose(access));
     if (!dry_run_ && !run_.empty()) {
       CAISSON_ASSIGN_OR_RETURN(chosen, prune_by_policy(access.log(), run_, policy_));

@@ -6,7 +6,6 @@
 #include <filesystem>
 
 #include "client/store_context.h"
-#include "engine/format/root.h"
 #include "io/object_dir.h"
 #include "io/posix_file_system.h"
 
@@ -44,7 +43,22 @@ Result<StoreAccess> StoreAccess::open(const std::string& url, const Session& ses
   CAISSON_RETURN_IF_ERROR(store.status().with_context(root));
   CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<Log> log,
                            Log::open(*objects, system_uuids(), this_process()));
-  return StoreAccess(root, store->uuid, std::move(objects), std::move(log));
+  return StoreAccess(root, *store, std::move(objects), std::move(log));
+}
+
+StoreAccess::StoreAccess(std::string root, const format::StoreFile& store,
+                         std::unique_ptr<ObjectStore> objects, std::unique_ptr<Log> log)
+    : root_(std::move(root)),
+      uuid_(store.uuid),
+      writable_(format::may_write(store.features)),
+      objects_(std::move(objects)),
+      log_(std::move(log)) {}
+
+Status StoreAccess::check_writable() const {
+  if (writable_) return ok_status();
+  return unsupported(root_ +
+                     ": the store has a feature that this version may read but not write; " +
+                     "use a newer one");
 }
 
 Result<Checkpoint> StoreAccess::find(const std::string& name) const {
