@@ -314,12 +314,7 @@ Result<SaveReport> commit_save(StoreContext& context, const Ticket& ticket, uint
 }
 
 Status abort_save(StoreContext& context, const Ticket& ticket) {
-  const auto closed = context.log().append([&](const LogState& state) -> Result<format::LogBody> {
-    const format::CloseRecord close{.save = ticket.save};
-    CAISSON_RETURN_IF_ERROR(state.check(close));
-    return format::LogBody(close);
-  });
-  return closed.status();
+  return close_save(context.log(), ticket.save);
 }
 
 Result<SaveReport> save_whole(StoreContext& context, const std::string& name,

@@ -227,15 +227,8 @@ Status write_directory(ObjectStore& objects, const TensorsByName& tensors, const
   return object->publish(root.directory.bytes);
 }
 
-// The root as it is being made.
-struct NewRoot {
-  format::Root root;
-  format::PackTables tables;
-  SealedRef sealed;
-};
-
 // Parts and the union of their packs, sorted.
-Status list_parts_and_packs(const Parts& parts, NewRoot& made) {
+Status list_parts_and_packs(const Parts& parts, WrittenRoot& made) {
   format::Root& root = made.root;
   std::vector<SealedRef>& all = made.tables.packs;
   std::map<format::ObjectRef, SealedRef> packs;
@@ -292,38 +285,8 @@ Status check_shared_packs(ObjectStore& objects, const Uuid& save,
   return ok_status();
 }
 
-// Steps 1 to 5: the root, durable.
-Result<NewRoot> write_root(ObjectStore& objects, UuidSource& uuids, Clock& clock,
-                           const CommitPlan& plan, std::span<const SealedRef> sealed) {
-  CAISSON_ASSIGN_OR_RETURN(const Parts parts, open_parts(objects, plan, sealed));
-  CAISSON_ASSIGN_OR_RETURN(const TensorsByName tensors, merge_directories(parts));
-  NewRoot made;
-  format::Root& root = made.root;
-  root.object = {
-      .kind = format::ObjectKind::kRoot, .save = plan.save, .writer = uuids.next(), .number = 0};
-  root.run = plan.run;
-  root.step = plan.step;
-  root.epoch = plan.epoch;
-  root.created_unix_ns = clock.unix_ns();
-  root.metadata_json = plan.metadata_json;
-  CAISSON_RETURN_IF_ERROR(list_parts_and_packs(parts, made));
-  CAISSON_RETURN_IF_ERROR(check_shared_packs(objects, plan.save, made.tables.packs));
-  CAISSON_RETURN_IF_ERROR(write_directory(objects, tensors, parts, root));
-  const format::EncodedRoot encoded = format::encode_root(root, made.tables);
-  const ByteVector& bytes = encoded.bytes;
-  made.sealed = encoded.sealed;
-  if (bytes.size() > format::kRootBytesMax) {
-    return unsupported("the root of " + plan.run + "/" + std::to_string(plan.step) +
-                       " would have " + std::to_string(bytes.size()) + " bytes, " +
-                       std::to_string(format::kRootBytesMax) +
-                       " are allowed; save by fewer ranks, or with less metadata");
-  }
-  CAISSON_RETURN_IF_ERROR(objects.put_new(root.object.key(), bytes));
-  return made;
-}
-
 // Step 6.
-Result<format::CommitSeq> append_commit(Log& log, const CommitPlan& plan, const NewRoot& made) {
+Result<format::CommitSeq> append_commit(Log& log, const CommitPlan& plan, const WrittenRoot& made) {
   return log.append([&](const LogState& state) -> Result<format::LogBody> {
     const bool taken = state.find(plan.run, plan.step) != nullptr;
     const format::CommitRecord commit{.save = plan.save,
@@ -344,17 +307,49 @@ Result<format::CommitSeq> append_commit(Log& log, const CommitPlan& plan, const 
 
 }  // namespace
 
+Result<WrittenRoot> write_root(ObjectStore& objects, UuidSource& uuids, Clock& clock,
+                               const CommitPlan& plan, std::span<const SealedRef> sealed) {
+  CAISSON_ASSIGN_OR_RETURN(const Parts parts, open_parts(objects, plan, sealed));
+  CAISSON_ASSIGN_OR_RETURN(const TensorsByName tensors, merge_directories(parts));
+  WrittenRoot made;
+  format::Root& root = made.root;
+  root.object = {
+      .kind = format::ObjectKind::kRoot, .save = plan.save, .writer = uuids.next(), .number = 0};
+  root.run = plan.run;
+  root.step = plan.step;
+  root.epoch = plan.epoch;
+  root.created_unix_ns = plan.created_unix_ns.value_or(clock.unix_ns());
+  root.metadata_json = plan.metadata_json;
+  CAISSON_RETURN_IF_ERROR(list_parts_and_packs(parts, made));
+  CAISSON_RETURN_IF_ERROR(check_shared_packs(objects, plan.save, made.tables.packs));
+  CAISSON_RETURN_IF_ERROR(write_directory(objects, tensors, parts, root));
+  const format::EncodedRoot encoded = format::encode_root(root, made.tables);
+  const ByteVector& bytes = encoded.bytes;
+  made.sealed = encoded.sealed;
+  if (bytes.size() > format::kRootBytesMax) {
+    return unsupported("the root of " + plan.run + "/" + std::to_string(plan.step) +
+                       " would have " + std::to_string(bytes.size()) + " bytes, " +
+                       std::to_string(format::kRootBytesMax) +
+                       " are allowed; save by fewer ranks, or with less metadata");
+  }
+  CAISSON_RETURN_IF_ERROR(objects.put_new(root.object.key(), bytes));
+  return made;
+}
+
+Status close_save(Log& log, const Uuid& save) {
+  const auto closed = log.append([&](const LogState& state) -> Result<format::LogBody> {
+    const format::CloseRecord record{.save = save};
+    CAISSON_RETURN_IF_ERROR(state.check(record));
+    return format::LogBody(record);
+  });
+  return closed.status();
+}
+
 Result<CommitOutcome> commit_checkpoint(ObjectStore& objects, Log& log, UuidSource& uuids,
                                         Clock& clock, const CommitPlan& plan,
                                         std::span<const format::SealedRef> parts) {
-  const auto close = [&] {
-    // Best effort: it only spares gc the wait for a claim or for proof that this process died.
-    (void)log.append([&](const LogState& state) -> Result<format::LogBody> {
-      const format::CloseRecord record{.save = plan.save};
-      CAISSON_RETURN_IF_ERROR(state.check(record));
-      return format::LogBody(record);
-    });
-  };
+  // Best effort: it only spares gc the wait for a claim or for proof that this process died.
+  const auto close = [&] { (void)close_save(log, plan.save); };
   const auto made = write_root(objects, uuids, clock, plan, parts);
   if (!made.ok()) {
     close();

@@ -1,7 +1,9 @@
 // Stage 7 of the save path: sealed rank parts become a checkpoint. commit.cc opens with the
-// protocol. Called by client/; by one process per save.
+// protocol. Called by client/, and by rewrite.cc for the root that takes another one's place; by
+// one process per save.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,7 +23,21 @@ struct CommitPlan {
   uint32_t ranks = 1;      // parts of ranks 0 .. ranks - 1 are needed, each exactly once
   bool overwrite = false;  // a live checkpoint of the same name is pruned by the same record
   std::string metadata_json = "{}";
+  std::optional<int64_t> created_unix_ns{};  // nothing: now
 };
+
+// A root that is durable, and that no record names yet.
+struct WrittenRoot {
+  format::Root root;
+  format::PackTables tables;
+  format::SealedRef sealed;
+};
+// Steps 1 to 5. kInvalidArgument as commit_checkpoint. The save stays open.
+Result<WrittenRoot> write_root(ObjectStore& objects, UuidSource& uuids, Clock& clock,
+                               const CommitPlan& plan, std::span<const format::SealedRef> parts);
+
+// Ends an open save without a commit: its objects are garbage from then on.
+Status close_save(Log& log, const Uuid& save);
 
 struct CommitOutcome {
   format::CommitSeq seq = 0;

@@ -18,6 +18,7 @@ std::unique_ptr<Command> make_diff();
 std::unique_ptr<Command> make_verify();
 std::unique_ptr<Command> make_stat();
 std::unique_ptr<Command> make_rm();
+std::unique_ptr<Command> make_rewrite();
 std::unique_ptr<Command> make_gc();
 std::unique_ptr<Command> make_doctor();
 std::unique_ptr<Command> make_bench();

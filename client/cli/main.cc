@@ -48,6 +48,8 @@ constexpr std::array kVerbs = {
     Verb{"stat", "Show where the bytes are", "caisson stat /ckpt", make_stat},
     Verb{"rm", "Give up checkpoints; gc frees their space",
          "caisson rm /ckpt --run llama --keep-last 5", make_rm},
+    Verb{"rewrite", "Give a checkpoint packs of its own, with the same content",
+         "caisson rewrite /ckpt llama/1000 --codec entropy", make_rewrite},
     Verb{"gc", "Free the space that nothing needs", "caisson gc /ckpt --dry-run", make_gc},
     Verb{"doctor", "Show what this machine and a directory can do", "caisson doctor /ckpt",
          make_doctor},

@@ -2,7 +2,7 @@
 // each of its file operations in turn. Then the same promises hold as without a race, also when
 // both crash at any point after that.
 //
-// CAISSON_RACE_REPLAY=<other>:<moment> runs one race alone.
+// CAISSON_RACE_REPLAY=<pair>:<moment> runs one race alone.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -15,11 +15,6 @@ namespace caisson::crash {
 namespace {
 
 constexpr uint64_t kSeed = 6;
-
-struct Other {
-  std::string name;
-  std::function<Status(World&)> run;
-};
 
 Status save_other_run(World& world) {
   CAISSON_ASSIGN_OR_RETURN(auto store, world.open());
@@ -43,10 +38,10 @@ Status snapshot_and_collect(World& world) {
   return world.collect_garbage();
 }
 
-const Other kOthers[] = {{"save of another run", save_other_run},
-                         {"takeover", take_over},
-                         {"prune and gc", prune_and_collect},
-                         {"snapshot and gc", snapshot_and_collect}};
+Status rewrite_and_collect(World& world) {
+  CAISSON_RETURN_IF_ERROR(world.rewrite("run/1"));
+  return world.collect_garbage();
+}
 
 struct Moment {
   uint64_t at = 0;
@@ -56,8 +51,8 @@ struct Moment {
   uint64_t seen = 0;
 };
 
-// The first process: one save by two ranks over an existing checkpoint.
-Status first_process(World& world) {
+// One save by two ranks over an existing checkpoint.
+Status save_by_ranks(World& world) {
   CAISSON_ASSIGN_OR_RETURN(auto store, world.open());
   CAISSON_ASSIGN_OR_RETURN(RankSave save, world.begin(*store, "run/2", 2, 2));
   CAISSON_RETURN_IF_ERROR(world.put_and_seal(*store, save, 0));
@@ -66,19 +61,33 @@ Status first_process(World& world) {
   return world.collect_garbage();
 }
 
+struct Pair {
+  std::string name;
+  std::function<Status(World&)> first;
+  std::function<Status(World&)> other;
+};
+const Pair kPairs[] = {{"save of another run", save_by_ranks, save_other_run},
+                       {"takeover", save_by_ranks, take_over},
+                       {"prune and gc", save_by_ranks, prune_and_collect},
+                       {"snapshot and gc", save_by_ranks, snapshot_and_collect},
+                       {"rewrite of the base", save_by_ranks, rewrite_and_collect},
+                       {"rewrite, takeover", rewrite_and_collect, take_over},
+                       {"rewrite, prune", rewrite_and_collect, prune_and_collect},
+                       {"rewrite, rewrite", rewrite_and_collect, rewrite_and_collect}};
+
 // Runs the race at one moment. False when the first made fewer calls than that.
-bool race(World& world, const Other& other, Moment& moment, Status& first) {
+bool race(World& world, const Pair& pair, Moment& moment, Status& first) {
   bool busy = false, done = false;
   world.disk().set_interloper([&](const sim::Call& call) {
     if (busy || done || moment.seen++ != moment.at) return;
     busy = true;
     moment.at_log_sync = call.kind == sim::CallKind::kSyncDirectory && call.path.ends_with("/log");
     moment.prefix = world.disk().history().size();
-    moment.other = other.run(world);
+    moment.other = pair.other(world);
     busy = false;
     done = true;
   });
-  first = first_process(world);
+  first = pair.first(world);
   world.disk().set_interloper({});
   return done;
 }
@@ -98,13 +107,13 @@ TEST(Races, TwoProcessesAtEveryMoment) {
   }
   uint64_t races = 0, lost = 0;
   Explored total;
-  for (const Other& other : kOthers) {
+  for (const Pair& pair : kPairs) {
     for (uint64_t at = 0; total.failures.size() < 5; ++at) {
-      const std::string id = other.name + ":" + std::to_string(at);
+      const std::string id = pair.name + ":" + std::to_string(at);
       World world(kSeed + at, before.disk().image(), before.expectation());
       Moment moment{.at = at};
       Status first;
-      if (!race(world, other, moment, first)) break;
+      if (!race(world, pair, moment, first)) break;
       if (replay != nullptr && id != replay) continue;
       ++races;
       if (!first.ok()) ++lost;
@@ -120,7 +129,7 @@ TEST(Races, TwoProcessesAtEveryMoment) {
       total.add(explore(record_of(id, at, world), options));
     }
     std::printf("  %-22s up to here %5llu races, %5llu lost by the first, %7llu crash states\n",
-                other.name.c_str(), static_cast<unsigned long long>(races),
+                pair.name.c_str(), static_cast<unsigned long long>(races),
                 static_cast<unsigned long long>(lost),
                 static_cast<unsigned long long>(total.states));
     std::fflush(stdout);

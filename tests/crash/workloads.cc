@@ -144,6 +144,25 @@ Status abandoned_save(World& world) {
   return world.save(*store, "run/2", 3);
 }
 
+// A checkpoint that shares packs gets its own; a save that dedups against it is open meanwhile, and
+// another one comes after.
+Status rewrite(World& world) {
+  CAISSON_ASSIGN_OR_RETURN(auto store, world.open());
+  CAISSON_RETURN_IF_ERROR(world.save(*store, "run/1", 1));
+  CAISSON_RETURN_IF_ERROR(world.save(*store, "run/2", 2));
+  CAISSON_ASSIGN_OR_RETURN(RankSave save, world.begin(*store, "run/3", 3, 2));
+  CAISSON_RETURN_IF_ERROR(world.put_and_seal(*store, save, 0));
+  CAISSON_RETURN_IF_ERROR(world.rewrite("run/2"));
+  CAISSON_RETURN_IF_ERROR(world.remove(*store, "run/1"));
+  CAISSON_RETURN_IF_ERROR(world.collect_garbage());
+  CAISSON_RETURN_IF_ERROR(world.put_and_seal(*store, save, 1));
+  CAISSON_RETURN_IF_ERROR(world.commit(*store, save));
+  CAISSON_RETURN_IF_ERROR(world.collect_garbage());
+  SaveOptions fork;
+  fork.base = "run/2";
+  return world.save(*store, "fork/1", 2, fork);
+}
+
 }  // namespace
 
 const std::vector<Workload>& workloads() {
@@ -153,7 +172,7 @@ const std::vector<Workload>& workloads() {
       {"overwrite", overwrite},           {"prune_and_gc", prune_and_gc},
       {"gc_beside_save", gc_beside_save}, {"two_writers", two_writers},
       {"raced_append", raced_append},     {"snapshots", snapshots},
-      {"abandoned_save", abandoned_save},
+      {"abandoned_save", abandoned_save}, {"rewrite", rewrite},
   };
   return all;
 }

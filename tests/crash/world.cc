@@ -1,8 +1,10 @@
 #include "tests/crash/world.h"
 
 #include "client/open_store.h"
+#include "client/store_context.h"
 #include "engine/gc.h"
 #include "engine/log.h"
+#include "engine/rewrite.h"
 #include "io/object_dir.h"
 
 namespace caisson::crash {
@@ -106,6 +108,16 @@ Status World::collect_garbage() {
   const std::unique_ptr<ObjectStore> objects = this->objects();
   CAISSON_ASSIGN_OR_RETURN(auto log, Log::open(*objects, uuids_, this_process(), clock_));
   return run_gc(*objects, *log).status();
+}
+
+Status World::rewrite(const std::string& name) {
+  const std::unique_ptr<ObjectStore> objects = this->objects();
+  CAISSON_ASSIGN_OR_RETURN(auto log, Log::open(*objects, uuids_, this_process(), clock_));
+  CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, find_checkpoint(*log->state(), name));
+  MemoryBudget budget(small_store().memory_bytes_max);
+  RewriteOptions options;
+  options.batch_bytes_max = 16 << 10;
+  return rewrite_checkpoint(*objects, *log, budget, uuids_, clock_, checkpoint, options).status();
 }
 
 Status World::write_snapshot() {

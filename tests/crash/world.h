@@ -48,6 +48,8 @@ class World {
   Status remove(Store& store, const std::string& name);
   // Maintenance, as the command line does it: a process of its own.
   Status collect_garbage();
+  // Changes no content, so there is nothing to note.
+  Status rewrite(const std::string& name);
   Status write_snapshot();
 
   void note(Event event);

@@ -225,7 +225,8 @@ def fold(records):
         elif kind == 7:
             checkpoint, old, new = body.u64(), Sealed(body), Sealed(body)
             body.end()
-            if checkpoint in live and live[checkpoint].root == old and new.ref.save in opened:
+            c = live.get(checkpoint)
+            if c and c.root == old and opened.get(new.ref.save, ())[:2] == (c.run, c.step):
                 live[checkpoint].root = new
                 del opened[new.ref.save]
         else:

@@ -90,7 +90,7 @@ class CliTest(unittest.TestCase):
 
 class Verbs(CliTest):
     def test_help_and_usage(self):
-        for verb in "import export restore ls show diff verify stat rm gc doctor".split():
+        for verb in "import export restore ls show diff verify stat rm rewrite gc doctor".split():
             text = self.run_cli(verb, "--help").stdout
             self.assertIn("Example:", text, verb)
             self.assertIn("--json", text, verb)
@@ -198,6 +198,57 @@ class Verbs(CliTest):
         self.assertEqual(self.json_of("gc", self.store)["reclaimed"]["bytes"], would)
         self.assertGreater(would, 2 * 1000 * 64 * 4)
         self.run_cli("verify", self.store, "--depth", "full")
+
+    def test_rewrite_frees_what_others_left(self):
+        first, second = self.small(rows=5000), self.small("n.safetensors", seed=1, rows=100)
+        self.import_file(first, "run/0", "--codec", "raw")
+        both = self.dir / "both"
+        both.mkdir()
+        shutil.copy(first, both / "a.safetensors")
+        tensors = [("b", "float32", (100, 64))]
+        library_file(both / "b.safetensors", tensors, None, 2)
+        self.import_file(both, "run/1", "--codec", "raw")
+        self.import_file(second, "run/2", "--codec", "raw")
+        self.run_cli("rm", self.store, "run/0")
+        self.json_of("gc", self.store)
+        before = self.json_of("ls", self.store)["checkpoints"]
+        report = self.json_of("rewrite", self.store, "run/1", "--codec", "zstd")
+        self.assertEqual(
+            list(report),
+            ["schema", "checkpoint", "tensors", "raw_bytes", "stored_bytes", "packs",
+             "packs_before", "foreign_packs_before", "seconds"],
+        )  # fmt: skip
+        self.assertEqual((report["checkpoint"], report["foreign_packs_before"]), ("run/1", 1))
+        self.assertGreater(self.json_of("gc", self.store)["reclaimed"]["bytes"], 5000 * 64 * 4)
+        after = self.json_of("ls", self.store)["checkpoints"]
+        kept = ("name", "commit_seq", "created_unix_ns", "tensors", "raw_bytes", "latest")
+        for a, b in zip(before, after, strict=True):
+            self.assertEqual([a[k] for k in kept], [b[k] for k in kept])
+        self.assertEqual(after[0]["stored_bytes"], report["stored_bytes"])
+        self.run_cli("export", self.store, "run/1", self.dir / "out")
+        out = (self.dir / "out" / "a.safetensors").read_bytes()
+        self.assertEqual(out, first.read_bytes())
+        self.run_cli("verify", self.store, "--depth", "full")
+        self.run_cli("rewrite", self.store, "run/0", code=NOT_FOUND)
+        text = self.run_cli("rewrite", self.store, "run/1")
+        self.assertIn("caisson gc", text.stderr)
+        done = self.run_cli("rewrite", self.store, "run/1", "--quiet")
+        self.assertEqual((done.stdout, done.stderr), ("", ""))
+
+    def test_rewrite_of_a_damaged_checkpoint_changes_nothing(self):
+        self.import_file(self.small(), "run/0", "--codec", "raw")
+        pack = next(self.store.glob("data/*/*.pack"))
+        data = bytearray(pack.read_bytes())
+        data[len(data) // 2] ^= 1
+        pack.chmod(0o644)
+        pack.write_bytes(data)
+        error = self.json_of("rewrite", self.store, "run/0", code=CORRUPTION)
+        self.assertIn(pack.name, error["message"])
+        data[len(data) // 2] ^= 1
+        pack.write_bytes(data)
+        self.json_of("gc", self.store)
+        self.run_cli("verify", self.store, "--depth", "full")
+        self.assertEqual(len(list(self.store.glob("data/*/*.root"))), 1)
 
     def test_damage_is_found_and_named(self):
         self.import_file(self.small(), "run/0", "--codec", "raw")
