@@ -33,7 +33,7 @@ using format::ObjectRef;
 //   'o' ordinal:u32                                -> pack reference, and whether it is complete
 //   'k' commit seq:u64                             -> catalog entry
 //   'm'                                            -> totals
-constexpr uint64_t kSchema = 1;
+constexpr uint64_t kSchema = 2;
 constexpr size_t kRunRecords = 1u << 20;          // sorted and ingested at once: 48 MiB
 constexpr uint64_t kEntriesPerRead = 102u * 256;  // 1 MiB of the table
 
@@ -132,6 +132,7 @@ std::string encode(const Totals& totals) {
 std::string encode(const CatalogEntry& entry) {
   ByteWriter out;
   out.put(entry.seq);
+  format::put_ref(out, entry.root);
   out.put(entry.created_unix_ns);
   out.put(entry.tensors);
   out.put(entry.ranks);
@@ -146,6 +147,7 @@ std::optional<CatalogEntry> decode_catalog(Bytes bytes) {
   ByteReader in(bytes);
   CatalogEntry entry;
   entry.seq = in.get<uint64_t>();
+  entry.root = format::get_ref(in);
   entry.created_unix_ns = in.get<int64_t>();
   entry.tensors = in.get<uint64_t>();
   entry.ranks = in.get<uint64_t>();
@@ -316,7 +318,7 @@ Result<IndexSync> RocksIndex::sync(const LogState& log,
   report.rebuild_reason = std::exchange(reason_, {});
   for (const auto& [seq, checkpoint] : log.checkpoints()) {
     CAISSON_ASSIGN_OR_RETURN(const auto known, catalog(seq));
-    if (known.has_value()) continue;
+    if (known.has_value() && known->root == checkpoint.root.object) continue;
     const Status loaded = load_commit(checkpoint, report);
     if (loaded.ok()) continue;
     if (loaded.code() == StatusCode::kNoSpace) return loaded;
@@ -472,6 +474,7 @@ Status RocksIndex::close() {
 
 CatalogEntry catalog_entry_of(const format::Root& root, CommitSeq seq) {
   CatalogEntry entry{.seq = seq,
+                     .root = root.object,
                      .created_unix_ns = root.created_unix_ns,
                      .tensors = root.tensors,
                      .ranks = root.parts.size(),

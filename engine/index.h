@@ -34,6 +34,7 @@ struct ChunkPlace {
 // What the catalog keeps of a checkpoint, so that `ls` reads one file instead of every root.
 struct CatalogEntry {
   format::CommitSeq seq = 0;
+  format::ObjectRef root;  // that it was made from; a rewrite gives the checkpoint another
   int64_t created_unix_ns = 0;
   uint64_t tensors = 0;
   uint64_t ranks = 0;
@@ -69,8 +70,9 @@ class Index {
                                              ObjectStore& objects);
   virtual ~Index() = default;
 
-  // Loads the commits that came since the last sync. A checkpoint whose manifest cannot be read is
-  // skipped and reported through `complain`; it is tried again by the next sync.
+  // Loads the commits that came since the last sync, and those that have another root since. A
+  // checkpoint whose manifest cannot be read is skipped and reported through `complain`; it is
+  // tried again by the next sync.
   virtual Result<IndexSync> sync(const LogState& log,
                                  const std::function<void(const Status&)>& complain) = 0;
   // Where else the chunk is: places in packs that the log has not condemned.

@@ -10,7 +10,9 @@
 
 #include "caisson/store.h"
 #include "client/open_store.h"
+#include "engine/gc.h"
 #include "engine/manifest.h"
+#include "engine/rewrite.h"
 #include "io/object_dir.h"
 #include "io/posix_file_system.h"
 #include "tests/support/temp_dir.h"
@@ -98,6 +100,26 @@ TEST_F(IndexTest, FindsEveryChunkAndTheCatalog) {
   ASSERT_TRUE(entry.ok() && entry->has_value());
   EXPECT_EQ((*entry)->raw_bytes, data_.size() * 8);
   EXPECT_EQ(sync(*index).commits, 0u) << "nothing new";
+}
+
+// Its chunks lie elsewhere now, and its root says other things.
+TEST_F(IndexTest, LoadsARewrittenCheckpointAnew) {
+  const auto index = open_index();
+  sync(*index);
+  auto log = Log::open(*objects_, system_uuids(), this_process());
+  ASSERT_TRUE(log.ok()) << log.status().to_string();
+  const Checkpoint old = *(*log)->state()->latest("a");
+  MemoryBudget budget(32u << 20);
+  const auto rewritten =
+      rewrite_checkpoint(*objects_, **log, budget, system_uuids(), system_clock(), old, {});
+  ASSERT_TRUE(rewritten.ok()) << rewritten.status().to_string();
+  ASSERT_TRUE(run_gc(*objects_, **log).ok());
+  EXPECT_EQ(sync(*index).commits, 1u);
+  expect_all_found(*index);
+  const Checkpoint now = *state()->latest("a");
+  EXPECT_NE(now.root.object, old.root.object);
+  EXPECT_EQ(index->catalog(now.seq).value()->root, now.root.object);
+  EXPECT_EQ(sync(*index).commits, 0u);
 }
 
 TEST_F(IndexTest, SurvivesACleanClose) {
