@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -148,6 +149,106 @@ TEST(Tidy, NothingIsThrownDetachedOrLeftUndone) {
           << source.path << ":" << i + 1 << ": " << source.lines[i];
     }
   }
+}
+
+// The code alone: comments, strings and characters become blanks, preprocessor lines empty.
+std::string code_of(const Source& source) {
+  std::string code;
+  bool in_comment = false;
+  bool directive = false;
+  for (const std::string& line : source.lines) {
+    directive = directive || (!in_comment && line.starts_with('#'));
+    for (size_t i = 0; i < line.size() && !directive; ++i) {
+      if (in_comment) {
+        in_comment = line.compare(i, 2, "*/") != 0;
+        if (!in_comment) ++i;
+      } else if (line.compare(i, 2, "/*") == 0) {
+        in_comment = true;
+      } else if (line.compare(i, 2, "//") == 0) {
+        break;
+      } else if (line.compare(i, 3, "R\"(") == 0) {
+        const size_t end = line.find(")\"", i);  // raw strings of ours end on their line
+        i = end == std::string::npos ? line.size() : end + 1;
+      } else if (line[i] == '"' ||
+                 (line[i] == '\'' &&
+                  (i == 0 || !std::isalnum(static_cast<unsigned char>(line[i - 1]))))) {
+        const char quote = line[i];
+        while (++i < line.size() && line[i] != quote) i += line[i] == '\\' ? 1 : 0;
+      } else {
+        code += line[i];
+      }
+    }
+    directive = directive && line.ends_with('\\');
+    code += '\n';
+  }
+  return code;
+}
+
+struct Function {
+  size_t line = 0;  // of its opening brace, from 1
+  size_t lines = 0;
+};
+
+// Function bodies at namespace or class scope; what stands within one counts for it.
+std::vector<Function> functions_of(const std::string& code) {
+  static const std::regex scope(
+      R"(^\s*(template\s*<[^{]*>\s*)?(inline\s+)?(namespace|class|struct|union|enum|extern)\b)");
+  enum class Brace : uint8_t { kScope, kFunction, kInitialiser, kOther };
+  std::vector<Brace> open;
+  std::vector<Function> found;
+  std::string head;  // since the last ';' or brace
+  size_t line = 1;
+  for (const char c : code) {
+    if (c == '\n') ++line;
+    bool ends_head = c == '{' || c == '}' || c == ';';
+    if (c == '{') {
+      const bool outside = open.empty() || open.back() == Brace::kScope;
+      const bool is_scope = outside && std::regex_search(head, scope);
+      const bool has_list = outside && !is_scope && head.find('(') != std::string::npos;
+      // "a_{1}" among a constructor's initialisers: its body follows a blank.
+      const bool is_body = has_list && std::isspace(static_cast<unsigned char>(head.back())) != 0;
+      open.push_back(is_scope   ? Brace::kScope
+                     : is_body  ? Brace::kFunction
+                     : has_list ? Brace::kInitialiser
+                                : Brace::kOther);
+      if (is_body) found.push_back({line, 0});
+      ends_head = !has_list || is_body;
+    } else if (c == '}' && !open.empty()) {
+      if (open.back() == Brace::kFunction) found.back().lines = line - found.back().line;
+      ends_head = open.back() != Brace::kInitialiser;
+      open.pop_back();
+    }
+    if (ends_head) {
+      head.clear();
+    } else {
+      head += c;
+    }
+  }
+  return found;
+}
+
+TEST(Tidy, FunctionsAreMeasured) {
+  const Source source{
+      "x.cc",
+      {"namespace a {", "// {", "class B : public C<int()> {", "  int f() const {", "    if (x) {",
+       "      g(\"{\", '{', R\"({)\");", "    }", "  }", "};", "int h(int i) { return i; }",
+       "constexpr int kX[] = {1, 2};", "B::B(int i)", "    : a_(i), b_{1} {", "  f();", "}", "}"}};
+  std::vector<std::pair<size_t, size_t>> measured;
+  for (const Function& function : functions_of(code_of(source))) {
+    if (function.lines > 0) measured.emplace_back(function.line, function.lines);
+  }
+  EXPECT_EQ(measured, (std::vector<std::pair<size_t, size_t>>{{4, 4}, {13, 2}}));
+}
+
+TEST(Tidy, FunctionsHaveSeventyLinesAtMost) {
+  size_t functions = 0;
+  for (const Source& source : everything()) {
+    for (const Function& function : functions_of(code_of(source))) {
+      ++functions;
+      EXPECT_LE(function.lines, 70u) << source.path << ":" << function.line << ": divide it";
+    }
+  }
+  EXPECT_GT(functions, 1000u) << "they are no longer found";
 }
 
 // A source that no CMake file lists is dead.
