@@ -2,7 +2,7 @@
 // from memory to memory. Every round copies the same bytes first, with one memcpy from end to end:
 // what a codec is given is its speed as a share of that, in the same round; medians of rounds.
 //
-//   caisson_codecs [--rounds N] [--mib N] [--anchor FILE] FILE...
+//   caisson_codecs [--rounds N] [--mib N] [--anchor FILE] [--codec NAME] [--kind NAME] FILE...
 //
 // bench/train_state.py makes files worth measuring.
 #include <algorithm>
@@ -25,6 +25,7 @@ struct Options {
   unsigned rounds = 7;
   uint64_t bytes_min = uint64_t{256} << 20;
   std::string anchor;
+  std::string codec, kind;  // only this one; empty: all
   std::vector<std::string> files;
 };
 
@@ -49,11 +50,12 @@ struct Track {
 
 class Measurement {
  public:
-  Measurement(Sample& sample, AlignedBuffer& stored, AlignedBuffer& out)
+  Measurement(Sample& sample, AlignedBuffer& stored, AlignedBuffer& out, const std::string& only)
       : sample_(sample), stored_(stored), out_(out), places_(sample.chunks.size()) {
     for (uint8_t id = 1; id <= static_cast<uint8_t>(CodecId::kDelta); ++id) {
       const Result<const Codec*> codec = find_codec(id);
       if (!codec.ok()) continue;
+      if (!only.empty() && (*codec)->name() != only) continue;
       if ((*codec)->needs_base() && sample.base.size() == 0) continue;
       tracks_.push_back({.codec = *codec});
     }
@@ -208,11 +210,12 @@ Status measure_file(const Options& options, const std::string& path) {
               "codec", "ratio", "enc GB/s", "dec GB/s", "memcpy", "enc/copy", "dec/copy");
   WholeState fast, small;
   for (Sample& sample : samples) {
+    if (!options.kind.empty() && sample.kind != options.kind) continue;
     CAISSON_ASSIGN_OR_RETURN(
         AlignedBuffer stored,
         AlignedBuffer::allocate(sample.raw_bytes + 64 * sample.chunks.size(), true));
     CAISSON_ASSIGN_OR_RETURN(AlignedBuffer out, AlignedBuffer::allocate(sample.raw_bytes, true));
-    Measurement measurement(sample, stored, out);
+    Measurement measurement(sample, stored, out, options.codec);
     CAISSON_RETURN_IF_ERROR(measurement.run(options.rounds));
     for (const Track& track : measurement.tracks()) {
       const double ratio =
@@ -226,6 +229,7 @@ Status measure_file(const Options& options, const std::string& path) {
                   verdict(sample, track.codec->id(), ratio, encode, decode));
     }
     std::fflush(stdout);
+    if (!options.codec.empty()) continue;
     const double hash_speed = median(measurement.hash_speed());
     const Track* const twin = track_of(measurement.tracks(), CodecId::kTwin);
     fast.add(sample, twin ? *twin : *track_of(measurement.tracks(), CodecId::kBitPlanes),
@@ -233,6 +237,7 @@ Status measure_file(const Options& options, const std::string& path) {
     small.add(sample, twin ? *twin : *track_of(measurement.tracks(), CodecId::kEntropyPlanes),
               hash_speed);
   }
+  if (!options.codec.empty() || !options.kind.empty()) return ok_status();
   fast.print("fast");
   small.print("small");
   return ok_status();
@@ -249,14 +254,20 @@ int run(int argc, char** argv) {
       options.bytes_min = std::max<uint64_t>(1, std::strtoull(argv[++i], nullptr, 10)) << 20;
     } else if (argument == "--anchor" && has_value) {
       options.anchor = argv[++i];
+    } else if (argument == "--codec" && has_value) {
+      options.codec = argv[++i];
+    } else if (argument == "--kind" && has_value) {
+      options.kind = argv[++i];
     } else {
       options.files.push_back(argument);
     }
   }
   if (options.files.empty()) {
-    std::fprintf(stderr,
-                 "usage: caisson_codecs [--rounds N] [--mib N] [--anchor FILE] FILE...\n"
-                 "FILE is a safetensors file; bench/train_state.py makes some\n");
+    std::fprintf(
+        stderr,
+        "usage: caisson_codecs [--rounds N] [--mib N] [--anchor FILE] [--codec NAME] [--kind NAME] "
+        "FILE...\n"
+        "FILE is a safetensors file; bench/train_state.py makes some\n");
     return 2;
   }
   for (const std::string& file : options.files) {
