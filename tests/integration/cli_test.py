@@ -269,6 +269,20 @@ class Verbs(CliTest):
         self.import_file(raw_file(self.dir / "m.safetensors", header, b"x"))
         self.assertNotIn("\x1b", self.run_cli("show", self.store, "run/0").stdout)
 
+    def test_killed_rewrite_leaves_the_checkpoint_whole(self):
+        big = library_file(self.dir / "big.safetensors", [("w", "uint8", (64 << 20,))])
+        self.import_file(big, "run/0", "--codec", "raw")
+        for seed in range(4):
+            writer = subprocess.Popen([CAISSON, "rewrite", self.store, "run/0", "--quiet"])
+            time.sleep(random.Random(seed).uniform(0.0, 0.3))
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
+            self.json_of("gc", self.store)
+            self.run_cli("verify", self.store)
+            self.assertEqual(len(list(self.store.glob("data/*/*.root"))), 1)
+        self.run_cli("export", self.store, "run/0", self.dir / "out.safetensors")
+        self.assertEqual((self.dir / "out.safetensors").read_bytes(), big.read_bytes())
+
     def test_killed_import_leaves_the_store_whole(self):
         self.import_file(self.small(), "run/0")
         big = library_file(self.dir / "big.safetensors", [("w", "uint8", (64 << 20,))])
