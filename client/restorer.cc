@@ -8,8 +8,9 @@
 namespace caisson {
 
 Status restore_targets(ObjectStore& objects, Manifest& manifest, MemoryBudget& budget,
-                       std::span<const TensorTarget> targets, const RestoreOptions& options) {
-  return restore_boxes(objects, manifest, budget, targets, options).status();
+                       std::span<const TensorTarget> targets, const RestoreOptions& options,
+                       Trace* trace) {
+  return restore_boxes(objects, manifest, budget, targets, options, trace).status();
 }
 
 Result<ByteVector> read_blob(ObjectStore& objects, Manifest& manifest, MemoryBudget& budget,

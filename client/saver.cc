@@ -129,7 +129,8 @@ Result<std::unique_ptr<RankSave>> make_rank_save(StoreContext& context, const Ti
                               .workers = options.workers,
                               .memory_check = options.memory_check,
                               .progress = options.progress,
-                              .stop = options.stop};
+                              .stop = options.stop,
+                              .trace = context.trace()};
   std::string warning;
   if (ticket.parent) {
     // A parent that cannot be read costs space, not the new checkpoint: the save goes on.
@@ -300,7 +301,8 @@ Result<SaveReport> commit_save(StoreContext& context, const Ticket& ticket, uint
                         .epoch = ticket.epoch,
                         .ranks = ranks,
                         .overwrite = options.overwrite,
-                        .metadata_json = options.metadata_json};
+                        .metadata_json = options.metadata_json,
+                        .trace = context.trace().get()};
   CAISSON_ASSIGN_OR_RETURN(const CommitOutcome outcome,
                            commit_checkpoint(context.objects(), context.log(), context.uuids(),
                                              context.clock(), plan, sealed));

@@ -295,7 +295,8 @@ Status StoreImpl::restore(const std::string& name, std::span<const TensorTarget>
   CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, context_->find(name));
   return read_live(context_->log(), checkpoint, [&](const Checkpoint& now) -> Status {
     CAISSON_ASSIGN_OR_RETURN(const auto manifest, context_->manifest(now.root));
-    return restore_targets(context_->objects(), *manifest, context_->budget(), targets, options);
+    return restore_targets(context_->objects(), *manifest, context_->budget(), targets, options,
+                           context_->trace().get());
   });
 }
 

@@ -22,6 +22,7 @@ StoreContext::StoreContext(std::unique_ptr<ObjectStore> objects, UuidSource& uui
       uuids_(uuids),
       clock_(clock),
       hints_(hints),
+      trace_(options.trace),
       pid_(::getpid()),
       budget_(options.memory_bytes_max) {}
 

@@ -38,6 +38,7 @@ class StoreContext {
   UuidSource& uuids() { return uuids_; }
   Clock& clock() { return clock_; }
   const Uuid& uuid() const { return uuid_; }
+  const std::shared_ptr<Trace>& trace() const { return trace_; }  // may be null
   ChunkHints* hints() { return hints_; }  // null: saves dedup by position alone
 
   // The epoch under which this Store saves to `run`: claimed at the first call, the same ever
@@ -68,6 +69,7 @@ class StoreContext {
   UuidSource& uuids_;
   Clock& clock_;
   ChunkHints* const hints_;
+  const std::shared_ptr<Trace> trace_;
   const pid_t pid_;
   MemoryBudget budget_;
   Uuid uuid_;

@@ -22,6 +22,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "engine/coverage.h"
@@ -31,6 +32,8 @@
 namespace caisson {
 
 namespace {
+
+constexpr const char* kTraceRow = "commit: 7";
 
 using format::SealedRef;
 
@@ -287,6 +290,8 @@ Status check_shared_packs(ObjectStore& objects, const Uuid& save,
 
 // Step 6.
 Result<format::CommitSeq> append_commit(Log& log, const CommitPlan& plan, const WrittenRoot& made) {
+  const TraceSpan span(plan.trace, plan.trace == nullptr ? 0 : plan.trace->row(kTraceRow),
+                       "commit record");
   return log.append([&](const LogState& state) -> Result<format::LogBody> {
     const bool taken = state.find(plan.run, plan.step) != nullptr;
     const format::CommitRecord commit{.save = plan.save,
@@ -309,6 +314,8 @@ Result<format::CommitSeq> append_commit(Log& log, const CommitPlan& plan, const 
 
 Result<WrittenRoot> write_root(ObjectStore& objects, UuidSource& uuids, Clock& clock,
                                const CommitPlan& plan, std::span<const SealedRef> sealed) {
+  const uint32_t row = plan.trace == nullptr ? 0 : plan.trace->row(kTraceRow);
+  std::optional<TraceSpan> span(std::in_place, plan.trace, row, "read the parts back");
   CAISSON_ASSIGN_OR_RETURN(const Parts parts, open_parts(objects, plan, sealed));
   CAISSON_ASSIGN_OR_RETURN(const TensorsByName tensors, merge_directories(parts));
   WrittenRoot made;
@@ -320,9 +327,12 @@ Result<WrittenRoot> write_root(ObjectStore& objects, UuidSource& uuids, Clock& c
   root.epoch = plan.epoch;
   root.created_unix_ns = plan.created_unix_ns.value_or(clock.unix_ns());
   root.metadata_json = plan.metadata_json;
+  span.emplace(plan.trace, row, "look for the packs");
   CAISSON_RETURN_IF_ERROR(list_parts_and_packs(parts, made));
   CAISSON_RETURN_IF_ERROR(check_shared_packs(objects, plan.save, made.tables.packs));
+  span.emplace(plan.trace, row, "check coverage, write the directory");
   CAISSON_RETURN_IF_ERROR(write_directory(objects, tensors, parts, root));
+  span.emplace(plan.trace, row, "write the root");
   const format::EncodedRoot encoded = format::encode_root(root, made.tables);
   const ByteVector& bytes = encoded.bytes;
   made.sealed = encoded.sealed;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "caisson/trace.h"
 #include "engine/format/root.h"
 #include "engine/log.h"
 #include "io/base/clock.h"
@@ -24,6 +25,7 @@ struct CommitPlan {
   bool overwrite = false;  // a live checkpoint of the same name is pruned by the same record
   std::string metadata_json = "{}";
   std::optional<int64_t> created_unix_ns{};  // nothing: now
+  Trace* trace = nullptr;                    // may be null
 };
 
 // A root that is durable, and that no record names yet.

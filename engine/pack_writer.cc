@@ -32,6 +32,9 @@ uint64_t footer_bytes(size_t segments) { return (segments + 1) * kBlockBytes; }
 PackWriter::PackWriter(ObjectStore& objects, const Options& options)
     : objects_(objects), options_(options), next_number_(options.first_number) {
   CAISSON_CHECK(options.number_step > 0);
+  if (options_.trace == nullptr) return;
+  write_row_ = options_.trace->row(options_.trace_rows + "6 write: waits and syncs");
+  flight_row_ = options_.trace->row(options_.trace_rows + "6 write: bytes in flight");
 }
 
 PackWriter::~PackWriter() = default;
@@ -148,7 +151,8 @@ Status PackWriter::submit_segment() {
       queue_->submit_write(*open_->object, buffer_offset_, buffer.first(bytes), tag);
   if (!submitted.ok()) return poison(submitted);
   free_tags_.pop_back();
-  transfers_[tag] = {.buffer = buffer, .pack = open_.get()};
+  transfers_[tag] = {.buffer = buffer, .bytes = bytes, .pack = open_.get()};
+  add_in_flight(bytes);
   ++open_->in_flight;
   open_->end = segment_.offset + segment_.bytes;
   open_->segments.push_back(std::move(segment_));
@@ -158,9 +162,14 @@ Status PackWriter::submit_segment() {
 
 // Waits for one write, and seals the packs that it was the last of.
 Status PackWriter::reap() {
-  auto completion = queue_->wait();
+  const auto wait = [&] {
+    const TraceSpan span(options_.trace, write_row_, "wait for a write");
+    return queue_->wait();
+  };
+  const auto completion = wait();
   if (!completion.ok()) return poison(completion.status());
   Transfer& transfer = transfers_[completion->tag];
+  add_in_flight(uint64_t{0} - transfer.bytes);
   --transfer.pack->in_flight;
   pool_->give(std::exchange(transfer.buffer, {}));
   free_tags_.push_back(completion->tag);
@@ -179,6 +188,7 @@ Status PackWriter::settle() {
 // Footer, then data and name durable. The sync overlaps with the writes of the next pack.
 Status PackWriter::seal(Pack& pack) {
   if (pack.object == nullptr) return ok_status();  // nothing was committed to it
+  const TraceSpan span(options_.trace, write_row_, "sync a pack", pack.end);
   const ByteVector footer = format::encode_pack_footer(pack.ref, pack.end, pack.segments);
   const uint64_t bytes = pack.end + footer.size();
   CAISSON_CHECK(bytes <= pack.bytes_max);
@@ -210,6 +220,11 @@ Result<std::vector<format::SealedRef>> PackWriter::finish() {
   if (open_ != nullptr) full_.push_back(std::move(open_));
   CAISSON_RETURN_IF_ERROR(settle());
   return std::move(sealed_);
+}
+
+void PackWriter::add_in_flight(uint64_t bytes) {
+  bytes_in_flight_ += bytes;
+  if (options_.trace != nullptr) options_.trace->level(flight_row_, bytes_in_flight_);
 }
 
 Status PackWriter::poison(Status status) {

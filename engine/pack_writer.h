@@ -17,6 +17,7 @@
 #include <memory>
 #include <vector>
 
+#include "caisson/trace.h"
 #include "engine/format/pack.h"
 #include "io/base/buffer.h"
 #include "io/object_store.h"
@@ -36,6 +37,8 @@ class PackWriter {
     // share a writer uuid and interleave their numbers.
     uint32_t first_number = 0;
     uint32_t number_step = 1;
+    Trace* trace = nullptr;    // may be null
+    std::string trace_rows{};  // what its rows begin with
   };
   PackWriter(ObjectStore& objects, const Options& options);
   ~PackWriter();
@@ -80,6 +83,7 @@ class PackWriter {
   };
   struct Transfer {
     MutableBytes buffer;
+    uint64_t bytes = 0;  // of it, that are being written
     Pack* pack = nullptr;
   };
 
@@ -90,9 +94,12 @@ class PackWriter {
   Status settle();
   Status seal(Pack& pack);
   Status poison(Status status);
+  void add_in_flight(uint64_t bytes);  // may be negative
 
   ObjectStore& objects_;
   const Options options_;
+  uint32_t write_row_ = 0, flight_row_ = 0;  // of the trace
+  uint64_t bytes_in_flight_ = 0;
   uint64_t bytes_left_ = format::kPackBytesMax;
   uint32_t next_number_;
   uint64_t stored_bytes_ = 0;

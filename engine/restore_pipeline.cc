@@ -68,7 +68,7 @@ std::vector<MutableBytes> memory_in_order(const RestorePlan& plan, const Restore
 
 Result<RestoreReport> restore_boxes(ObjectStore& objects, Manifest& manifest, MemoryBudget& budget,
                                     std::span<const TensorTarget> targets,
-                                    const RestoreOptions& options) {
+                                    const RestoreOptions& options, Trace* trace) {
   // 1 manifest: every name and box is checked before anything is read.
   CAISSON_ASSIGN_OR_RETURN(RestoreRequest request, resolve_targets(manifest, targets));
   find_hugepages(request);
@@ -77,7 +77,7 @@ Result<RestoreReport> restore_boxes(ObjectStore& objects, Manifest& manifest, Me
   CAISSON_ASSIGN_OR_RETURN(const RestorePlan plan, plan_reads(manifest, request));
 
   // 3 read, 4 decode, 5 verify, 6 place: restore_reads.
-  RestoreRun run(objects, manifest, request, plan, options);
+  RestoreRun run(objects, manifest, request, plan, options, trace);
   CAISSON_RETURN_IF_ERROR(run.check_stop());
   const auto workers =
       static_cast<uint32_t>(std::min<uint64_t>(std::max(options.workers, 1u), plan.reads.size()));

@@ -72,7 +72,14 @@ class RestoreWorker {
         budget_(budget),
         workers_(workers),
         packs_(run),
-        chunks_(run.bases, run.manifest.packs()) {}
+        chunks_(run.bases, run.manifest.packs()) {
+    if (run.trace == nullptr) return;
+    const std::string rows = "restore worker " + std::to_string(run.next_worker()) + ": ";
+    read_row_ = run.trace->row(rows + "3 read: waits");
+    flight_row_ = run.trace->row(rows + "3 read: bytes in flight");
+    decode_row_ = run.trace->row(rows + "4 decode");
+    place_row_ = run.trace->row(rows + "5 verify, 6 place");
+  }
 
   // Stages 3 to 6, over the reads that this worker gets. One thread keeps the queue full and
   // verifies and places what has arrived; destruction of the queue waits for what is in flight.
@@ -82,7 +89,7 @@ class RestoreWorker {
     while (queue_->in_flight() > 0) {
       CAISSON_RETURN_IF_ERROR(run_.check_stop());
       // 3 read: take what has arrived, and refill its place before spending time on it.
-      CAISSON_ASSIGN_OR_RETURN(const IoCompletion completion, queue_->wait());
+      CAISSON_ASSIGN_OR_RETURN(const IoCompletion completion, wait());
       const ReadSlot arrived = take_slot(completion.tag);
       CAISSON_RETURN_IF_ERROR(fill_queue());
       if (!completion.status.ok()) CAISSON_RETURN_IF_ERROR(read_again(arrived, completion.status));
@@ -104,7 +111,9 @@ class RestoreWorker {
   Status make_arena();
   Status fill_queue();
   Result<bool> submit(const PlannedRead& read);
+  Result<IoCompletion> wait();
   ReadSlot take_slot(uint64_t tag);
+  void trace_in_flight() const;
   uint64_t staged_bytes_max() const;
   Status read_again(const ReadSlot& slot, const Status& first);
   Status finish_chunk(const ReadSlot& slot, const PlannedChunk& chunk);
@@ -124,6 +133,7 @@ class RestoreWorker {
   std::vector<uint32_t> free_slots_;
   const PlannedRead* next_ = nullptr;  // taken from the run, waits for room
   uint64_t bytes_in_flight_ = 0, staged_in_flight_ = 0, staged_done_ = 0;
+  uint32_t read_row_ = 0, flight_row_ = 0, decode_row_ = 0, place_row_ = 0;  // of the trace
   std::unique_ptr<TransferQueue> queue_;  // last: destroyed before what it reads into
 };
 
@@ -197,15 +207,26 @@ Result<bool> RestoreWorker::submit(const PlannedRead& read) {
   CAISSON_RETURN_IF_ERROR(
       queue_->submit_read(*slot.reader, read.offset, slot.into.first(read.bytes), tag));
   bytes_in_flight_ += read.bytes;
+  trace_in_flight();
   free_slots_.pop_back();
   slots_[tag] = std::move(slot);
   return true;
+}
+
+Result<IoCompletion> RestoreWorker::wait() {
+  const TraceSpan span(run_.trace, read_row_, "wait for a read");
+  return queue_->wait();
+}
+
+void RestoreWorker::trace_in_flight() const {
+  if (run_.trace != nullptr) run_.trace->level(flight_row_, bytes_in_flight_);
 }
 
 ReadSlot RestoreWorker::take_slot(uint64_t tag) {
   ReadSlot slot = std::exchange(slots_[tag], {});
   free_slots_.push_back(static_cast<uint32_t>(tag));
   bytes_in_flight_ -= slot.read->bytes;
+  trace_in_flight();
   if (slot.staged) {
     staged_in_flight_ -= slot.read->bytes;
     staged_done_ += slot.read->bytes;
@@ -248,10 +269,16 @@ Status RestoreWorker::decode_verify_place(const PlannedChunk& chunk, Bytes store
                          .element = chunk.element};
   const MutableBytes scratch =
       chunk.in_place != nullptr ? MutableBytes(chunk.in_place, chunk.raw_bytes) : scratch_;
-  CAISSON_ASSIGN_OR_RETURN(const Bytes raw, chunks_.decode(form, stored, scratch));
+  const auto decode = [&] {
+    const TraceSpan span(chunk.is_stored_raw() ? nullptr : run_.trace, decode_row_, "decode",
+                         chunk.raw_bytes);
+    return chunks_.decode(form, stored, scratch);
+  };
+  CAISSON_ASSIGN_OR_RETURN(const Bytes raw, decode());
 
   // 5 verify and 6 place: the id covers the raw bytes end to end, so the stored checksum would add
   // nothing. What is hashed is what lies in place, or is placed by the same pass.
+  const TraceSpan span(run_.trace, place_row_, "verify and place", chunk.raw_bytes);
   const auto verify = [&](const Digest& digest) {
     return verify_content(digest, chunk.id, chunk.element.bits);
   };

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "caisson/options.h"
+#include "caisson/trace.h"
 #include "engine/object_reads.h"
 #include "engine/restore_plan.h"
 #include "engine/restore_request.h"
@@ -21,12 +22,13 @@ namespace caisson {
 class RestoreRun {
  public:
   RestoreRun(ObjectStore& objects_in, Manifest& manifest_in, const RestoreRequest& request_in,
-             const RestorePlan& plan_in, const RestoreOptions& options)
+             const RestorePlan& plan_in, const RestoreOptions& options, Trace* trace_in)
       : objects(objects_in),
         manifest(manifest_in),
         request(request_in),
         plan(plan_in),
         name(manifest.root().run + "/" + std::to_string(manifest.root().step)),
+        trace(trace_in),
         bases(objects_in),
         options_(options) {}
 
@@ -52,6 +54,8 @@ class RestoreRun {
     if (!options_.stop.stop_requested()) return ok_status();
     return cancelled("the restore of " + name + " was cancelled; its targets are not filled");
   }
+
+  uint32_t next_worker() { return workers_.fetch_add(1, std::memory_order_relaxed); }
 
   std::span<const Placement> placements_of(const PlannedChunk& chunk) const {
     return std::span(plan.placements).subspan(chunk.first_placement, chunk.placements);
@@ -90,6 +94,7 @@ class RestoreRun {
   const RestoreRequest& request;
   const RestorePlan& plan;
   const std::string name;
+  Trace* const trace;  // may be null
   ObjectReads bases;
   std::atomic<uint64_t> retried_chunks{0};
 
@@ -98,6 +103,7 @@ class RestoreRun {
 
   const RestoreOptions& options_;
   std::atomic<size_t> next_{0};
+  std::atomic<uint32_t> workers_{0};
   std::atomic<bool> failed_{false};
   Mutex mutex_;
   Status first_failure_ CAISSON_GUARDED_BY(mutex_);

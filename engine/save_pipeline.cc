@@ -1,3 +1,5 @@
+#include "engine/save_pipeline.h"
+
 #include <algorithm>
 #include <chrono>
 #include <deque>
@@ -6,7 +8,6 @@
 
 #include "engine/save_batches.h"
 #include "engine/save_codec.h"
-#include "engine/save_pipeline.h"
 #include "engine/save_plan.h"
 #include "engine/save_worker.h"
 

@@ -48,6 +48,7 @@ class SavePipeline {
     MemoryCheck memory_check = MemoryCheck::kSampled;
     ProgressFn progress;
     std::stop_token stop;
+    std::shared_ptr<Trace> trace;  // may be null
   };
   static Result<std::unique_ptr<SavePipeline>> create(ObjectStore& objects, MemoryBudget& budget,
                                                       UuidSource& uuids, Config config);

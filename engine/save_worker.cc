@@ -27,11 +27,21 @@ SaveWorker::SaveWorker(ObjectStore& objects, MemoryBudget& budget, SaveShared& s
     : budget_(budget),
       shared_(shared),
       workers_(workers),
+      trace_(shared.config.trace.get()),
+      trace_rows_("save rank " + std::to_string(shared.config.rank) + " worker " +
+                  std::to_string(number) + ": "),
       parent_(shared.config.parent),
       packs_(objects, {.save = shared.config.save,
                        .writer = shared.part.part().writer,
                        .first_number = number,
-                       .number_step = workers}) {}
+                       .number_step = workers,
+                       .trace = trace_,
+                       .trace_rows = trace_rows_}) {
+  if (trace_ == nullptr) return;
+  hash_row_ = trace_->row(trace_rows_ + "2 hash");
+  encode_row_ = trace_->row(trace_rows_ + "4 encode");
+  check_row_ = trace_->row(trace_rows_ + "7 is lent memory as it was");
+}
 
 // Buffers for what this put needs, no more: many small puts must not pay for a large one.
 Status SaveWorker::make_buffers(const SavePlan& plan) {
@@ -134,8 +144,7 @@ void SaveWorker::save_inline(const Piece& piece, SaveBatch& batch) {
   const size_t at = batch.inline_bytes.size();
   batch.inline_bytes.resize(at + piece.raw_bytes);
   const MutableBytes raw = MutableBytes(batch.inline_bytes).subspan(at);
-  const Digest digest =
-      gather_hashed(piece.memory(), piece.box, piece.dtype(), raw, CopyStores::kCached);
+  const Digest digest = copy_hashed(piece, raw, CopyStores::kCached);
   mark_digest(piece, digest);
   format::ChunkEntry entry;
   entry.raw_bytes = entry.stored_bytes = static_cast<uint32_t>(piece.raw_bytes);
@@ -157,7 +166,7 @@ std::optional<PlacedChunk> SaveWorker::find_in_parent(const Piece& piece) {
 
 // Hashed where it lies, so that an unchanged state is most often not copied at all.
 bool SaveWorker::is_unchanged(const Piece& piece, const format::ChunkEntry& parent) {
-  const auto digest = digest_in_place(piece.memory(), piece.box, piece.dtype());
+  const auto digest = hash_in_place(piece);
   if (!digest || content_id(*digest, piece.dtype().bits) != parent.id) return false;
   mark_digest(piece, *digest);
   return true;
@@ -181,8 +190,8 @@ Status SaveWorker::store_piece(const Piece& piece, std::optional<PlacedChunk> pa
   }
 
   // 2 hash
-  const Digest digest = gather_hashed(piece.memory(), piece.box, piece.dtype(), raw,
-                                      stored_raw ? CopyStores::kPastCaches : CopyStores::kCached);
+  const Digest digest =
+      copy_hashed(piece, raw, stored_raw ? CopyStores::kPastCaches : CopyStores::kCached);
   mark_digest(piece, digest);
   format::ChunkEntry entry;
   entry.raw_bytes = entry.stored_bytes = static_cast<uint32_t>(piece.raw_bytes);
@@ -215,6 +224,7 @@ Status SaveWorker::store_piece(const Piece& piece, std::optional<PlacedChunk> pa
 // stored raw.
 Result<Digest> SaveWorker::encode(const Piece& piece, Bytes raw, const Digest& digest,
                                   format::ChunkEntry& entry) {
+  const TraceSpan span(trace_, encode_row_, "encode", raw.size());
   const DType dtype = piece.dtype();
   CAISSON_ASSIGN_OR_RETURN(const Codec* codec,
                            choose_piece_codec(shared_.config.codec, dtype, codec_context_, raw));
@@ -233,6 +243,16 @@ Result<Digest> SaveWorker::encode(const Piece& piece, Bytes raw, const Digest& d
                            packs_.reserve(raw.size(), is_block_aligned(raw.size())));
   std::ranges::copy(raw, to.begin());
   return digest;
+}
+
+Digest SaveWorker::copy_hashed(const Piece& piece, MutableBytes to, CopyStores stores) {
+  const TraceSpan span(trace_, hash_row_, "copy and hash", piece.raw_bytes);
+  return gather_hashed(piece.memory(), piece.box, piece.dtype(), to, stores);
+}
+
+std::optional<Digest> SaveWorker::hash_in_place(const Piece& piece) {
+  const TraceSpan span(trace_, hash_row_, "hash in place", piece.raw_bytes);
+  return digest_in_place(piece.memory(), piece.box, piece.dtype());
 }
 
 void SaveWorker::reuse(PlacedChunk chunk, SaveBatch& batch) {
@@ -255,14 +275,12 @@ uint64_t SaveWorker::mark_now(const Piece& piece) {
   if (shared_.config.memory_check == MemoryCheck::kSampled) {
     return sample_of(piece.memory(), piece.box, piece.dtype());
   }
-  if (const auto digest = digest_in_place(piece.memory(), piece.box, piece.dtype())) {
-    return mark_of(*digest);
-  }
-  return mark_of(gather_hashed(piece.memory(), piece.box, piece.dtype(),
-                               scratch_.first(piece.raw_bytes), CopyStores::kCached));
+  if (const auto digest = hash_in_place(piece)) return mark_of(*digest);
+  return mark_of(copy_hashed(piece, scratch_.first(piece.raw_bytes), CopyStores::kCached));
 }
 
 Status SaveWorker::check_batch(const SavePlan& plan, const SaveBatch& batch) {
+  const TraceSpan span(trace_, check_row_, "look again");
   for (uint64_t work = batch.first; work < batch.first + batch.count; ++work) {
     const PlannedShard& shard = shard_of(plan, work);
     CAISSON_ASSIGN_OR_RETURN(const Piece piece, tile(shard, work));

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "caisson/trace.h"
 #include "compression/codec.h"
 #include "engine/pack_writer.h"
 #include "engine/part_writer.h"
@@ -72,9 +73,17 @@ class SaveWorker {
   Status check_batch(const SavePlan& plan, const SaveBatch& batch);
   uint64_t mark_now(const Piece& piece);
 
+  // The digest of a piece that is copied to `to` on the way.
+  Digest copy_hashed(const Piece& piece, MutableBytes to, CopyStores stores);
+  // Its digest where it lies; nothing when it must be copied for that.
+  std::optional<Digest> hash_in_place(const Piece& piece);
+
   MemoryBudget& budget_;
   SaveShared& shared_;
   const uint32_t workers_;
+  Trace* const trace_;
+  const std::string trace_rows_;  // what the rows of this worker begin with
+  uint32_t hash_row_ = 0, encode_row_ = 0, check_row_ = 0;
   ParentDedup parent_;
   CodecContext codec_context_;
   BufferPool pool_;  // outlives the packs' ring

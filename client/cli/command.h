@@ -22,19 +22,17 @@ struct Globals {
   bool quiet = false;
   std::string io_engine = "auto";
   uint64_t memory_bytes_max = StoreOptions{}.memory_bytes_max;
+  std::string trace_file;  // empty: none
 };
+
+class TraceFile;  // trace_file.h
 
 struct Session {
   const Globals& globals;
   std::stop_token stop;  // the person pressed Ctrl-C, or SIGTERM came
+  TraceFile& trace;
 
-  StoreOptions store_options(bool create) const {
-    StoreOptions options;
-    options.create = create;
-    options.io_engine = globals.io_engine;
-    options.memory_bytes_max = globals.memory_bytes_max;
-    return options;
-  }
+  StoreOptions store_options(bool create) const;
 };
 
 class Command {

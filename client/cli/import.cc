@@ -12,6 +12,7 @@
 #include "client/cli/progress.h"
 #include "client/cli/ranks.h"
 #include "client/cli/text.h"
+#include "client/cli/trace_file.h"
 #include "client/open_store.h"
 
 namespace caisson::cli {
@@ -136,13 +137,17 @@ class ImportCommand final : public Command {
                        {"base", options_.base},
                        {"workers", options_.workers},
                        {"io", session.globals.io_engine},
-                       {"memory", session.globals.memory_bytes_max}});
+                       {"memory", session.globals.memory_bytes_max},
+                       {"trace", session.trace.trace() != nullptr}});
     }
     CAISSON_ASSIGN_OR_RETURN(
         const std::vector<Json> results,
         run_ranks("import-rank", tasks, plan.raw_bytes(), options_.progress, session.stop));
     std::vector<SealedPart> parts;
-    for (const Json& result : results) parts.push_back({result.value("token", std::string())});
+    for (const Json& result : results) {
+      parts.push_back({result.value("token", std::string())});
+      session.trace.add(result.value("trace", Json::array()));
+    }
     return parts;
   }
 
@@ -193,6 +198,7 @@ class ImportRankCommand final : public Command {
     const auto sources = task.value("sources", std::vector<std::string>());
     CAISSON_ASSIGN_OR_RETURN(const ImportPlan plan, ImportPlan::make(sources));
     const ImportSlice slice = plan.slice(rank, ranks);
+    if (task.value("trace", false)) session.trace.start(TraceFile::kRankEventsMax);
 
     StoreOptions store_options = session.store_options(false);
     store_options.io_engine = task.value("io", store_options.io_engine);
@@ -207,7 +213,7 @@ class ImportRankCommand final : public Command {
     CAISSON_RETURN_IF_ERROR(transaction->put(slice.input()));
     CAISSON_ASSIGN_OR_RETURN(const SealedPart part, transaction->seal());
     CAISSON_RETURN_IF_ERROR(plan.check_unchanged());  // as this process mapped them
-    return Json{{"token", part.token}};
+    return Json{{"token", part.token}, {"trace", session.trace.events()}};
   }
 };
 

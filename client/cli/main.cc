@@ -16,6 +16,7 @@
 #include "client/cli/interrupt.h"
 #include "client/cli/manual.h"
 #include "client/cli/text.h"
+#include "client/cli/trace_file.h"
 
 #ifndef CAISSON_VERSION
 #define CAISSON_VERSION "unknown"
@@ -61,11 +62,27 @@ constexpr std::array kVerbs = {
     Verb{"bench-rank", "", "", make_bench_rank, true},
 };
 
+}  // namespace
+
+StoreOptions Session::store_options(bool create) const {
+  StoreOptions options;
+  options.create = create;
+  options.io_engine = globals.io_engine;
+  options.memory_bytes_max = globals.memory_bytes_max;
+  options.trace = trace.trace();
+  return options;
+}
+
+namespace {
+
 void add_globals(CLI::App& app, Globals& globals) {
   app.add_flag("--json", globals.json, "Print one JSON document");
   app.add_flag("-q,--quiet", globals.quiet, "No progress and no summary");
   app.add_option("--io", globals.io_engine, "How to do I/O: auto, io_uring, threads or buffered")
       ->check(CLI::IsMember({"auto", "io_uring", "threads", "buffered"}));
+  app.add_option("--trace", globals.trace_file,
+                 "Write what the stages of saves and restores did, and when, to this file")
+      ->type_name("FILE");
   app.add_option_function<std::string>(
          "--memory",
          [&globals](const std::string& text) {
@@ -113,8 +130,14 @@ int report_error(const Status& error, bool json) {
 }
 
 int run_command(Command& command, const Globals& globals, const std::stop_token& stop) {
-  const Result<int> outcome = command.run({.globals = globals, .stop = stop});
+  TraceFile trace;
+  if (!globals.trace_file.empty()) trace.start();
+  const Result<int> outcome = command.run({.globals = globals, .stop = stop, .trace = trace});
   int code = outcome.ok() ? *outcome : report_error(outcome.status(), globals.json);
+  if (!globals.trace_file.empty()) {  // of a failure, too: where it stood still
+    const Status written = trace.write(globals.trace_file);
+    if (!written.ok()) code = report_error(written.with_context("--trace"), false);
+  }
   if (std::fflush(stdout) != 0 && code == kExitOk) {
     code = report_error(errno_status(errno, "write to standard output"), false);
   }

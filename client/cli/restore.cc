@@ -6,6 +6,7 @@
 #include "client/cli/progress.h"
 #include "client/cli/ranks.h"
 #include "client/cli/text.h"
+#include "client/cli/trace_file.h"
 #include "client/export.h"
 #include "client/new_file.h"
 
@@ -123,7 +124,8 @@ class RestoreCommand final : public Command {
                        {"count", ranks_},
                        {"dim", job_.slice.dim},
                        {"io", session.globals.io_engine},
-                       {"memory", session.globals.memory_bytes_max}});
+                       {"memory", session.globals.memory_bytes_max},
+                       {"trace", session.trace.trace() != nullptr}});
     }
     CAISSON_ASSIGN_OR_RETURN(
         const std::vector<Json> results,
@@ -131,6 +133,7 @@ class RestoreCommand final : public Command {
     Json files = Json::array();
     for (const Json& result : results) {
       for (const Json& file : result.value("files", Json::array())) files.push_back(file);
+      session.trace.add(result.value("trace", Json::array()));
     }
     return files;
   }
@@ -165,11 +168,12 @@ class RestoreRankCommand final : public Command {
     job.options.overwrite = task.value("overwrite", false);
     job.options.progress = RankChild::progress();
     job.options.stop = session.stop;
+    if (task.value("trace", false)) session.trace.start(TraceFile::kRankEventsMax);
     StoreOptions access = session.store_options(false);
     access.io_engine = task.value("io", access.io_engine);
     access.memory_bytes_max = task.value("memory", access.memory_bytes_max);
     CAISSON_ASSIGN_OR_RETURN(const std::vector<ExportedFile> files, restore_slice(job, access));
-    return Json{{"files", files_json(files)}};
+    return Json{{"files", files_json(files)}, {"trace", session.trace.events()}};
   }
 };
 

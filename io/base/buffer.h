@@ -23,6 +23,8 @@ class AlignedBuffer {
   ~AlignedBuffer();
   AlignedBuffer(AlignedBuffer&& other) noexcept;
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
+  AlignedBuffer(const AlignedBuffer&) = delete;
+  AlignedBuffer& operator=(const AlignedBuffer&) = delete;
 
   MutableBytes bytes() { return {data_, size_}; }
   Bytes bytes() const { return {data_, size_}; }
@@ -77,6 +79,8 @@ class BufferPool {
   ~BufferPool();
   BufferPool(BufferPool&& other) noexcept;
   BufferPool& operator=(BufferPool&& other) noexcept;
+  BufferPool(const BufferPool&) = delete;
+  BufferPool& operator=(const BufferPool&) = delete;
 
   // A free buffer, or an empty span when all are out.
   MutableBytes take();

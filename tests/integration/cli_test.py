@@ -111,6 +111,31 @@ class Verbs(CliTest):
         self.assertIn("--keep-last", script)
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
+    def test_traces_show_every_rank(self):
+        picture = self.dir / "trace.json"
+
+        def rows():
+            events = json.loads(picture.read_text())["traceEvents"]
+            names = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
+            spans = [e for e in events if e["ph"] == "X"]
+            self.assertTrue(spans)
+            return {(e["pid"], names[e["pid"], e["tid"]]) for e in spans}
+
+        self.import_file(self.small(rows=20000), "run/0", "--ranks", 3, "--trace", picture)
+        found = rows()
+        for rank in range(3):
+            self.assertIn(f"save rank {rank} worker 0: 2 hash", {name for _, name in found})
+        self.assertIn("commit: 7", {name for _, name in found})
+        self.assertEqual(len({pid for pid, _ in found}), 4)  # three ranks, and who committed
+        self.json_of("restore", self.store, "run/0", "--out", self.dir / "out", "--ranks", 2, "--trace", picture)
+        found = rows()
+        self.assertEqual(len({pid for pid, name in found if "verify" in name}), 2)
+        # Of a failure, too; and a place that cannot be written is an error by itself.
+        self.run_cli("restore", self.store, "run/7", "--out", self.dir / "out2", "--trace", picture, code=3)
+        self.assertNotIn("X", {e["ph"] for e in json.loads(picture.read_text())["traceEvents"]})
+        done = self.run_cli("ls", self.store, "--trace", self.dir / "no" / "t.json", code=3)
+        self.assertIn("--trace", done.stderr)
+
     def test_quiet_where_expected(self):
         self.import_file(self.small())
         for arguments in (

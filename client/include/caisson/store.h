@@ -91,6 +91,8 @@ class PendingSave {
   ~PendingSave();
   PendingSave(PendingSave&&) noexcept;
   PendingSave& operator=(PendingSave&&) noexcept;
+  PendingSave(const PendingSave&) = delete;
+  PendingSave& operator=(const PendingSave&) = delete;
 
   bool done() const;
   // Blocks until the checkpoint is durable and committed, or failed. Every call gives the same.

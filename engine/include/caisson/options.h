@@ -4,10 +4,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <stop_token>
 #include <string>
 
 namespace caisson {
+
+class Trace;  // caisson/trace.h
 
 struct StoreOptions {
   // Create the store when the directory is absent or empty. A directory that holds anything else
@@ -17,6 +20,8 @@ struct StoreOptions {
   uint64_t memory_bytes_max = 192ull << 20;
   // "auto" (io_uring where it works), "io_uring", "threads", "buffered".
   std::string io_engine = "auto";
+  // Where the stages of saves and restores are recorded; null: nowhere.
+  std::shared_ptr<Trace> trace{};
 };
 
 struct Progress {
