@@ -4,6 +4,7 @@
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
 #include <rocksdb/filter_policy.h>
+#include <rocksdb/slice_transform.h>
 #include <rocksdb/sst_file_writer.h>
 #include <rocksdb/table.h>
 #include <sys/file.h>
@@ -11,12 +12,15 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <future>
 #include <map>
 #include <system_error>
 #include <unordered_set>
+#include <utility>
 
 #include "engine/index_seal.h"
 #include "engine/manifest.h"
+#include "engine/place_run.h"
 #include "io/base/bytes.h"
 #include "io/base/check.h"
 
@@ -33,27 +37,12 @@ using format::ObjectRef;
 //   'o' ordinal:u32                                -> pack reference, and whether it is complete
 //   'k' commit seq:u64                             -> catalog entry
 //   'm'                                            -> totals
-constexpr uint64_t kSchema = 2;
-constexpr size_t kRunRecords = 1u << 20;          // sorted and ingested at once: 48 MiB
+//   'q' question                                   -> answer
+// Places come first and alone, so that small writes never overlap the tables of a bulk load.
+constexpr uint64_t kSchema = 3;
+constexpr size_t kChunkPrefixBytes = 1 + 16 + 4;
+constexpr uint32_t kKnownPack = UINT32_MAX;       // in place of an ordinal: nothing to load
 constexpr uint64_t kEntriesPerRead = 102u * 256;  // 1 MiB of the table
-
-// One row of 'c', in memory until its run is full.
-struct PlaceRow {
-  std::array<std::byte, 16> id;
-  uint32_t raw_bytes;
-  uint32_t pack;
-  uint32_t offset_units;
-  uint32_t stored_bytes;
-  uint64_t checksum;
-  uint8_t codec;
-  uint8_t flags;
-  // In the order of the key's bytes; whole words, because a run of a million rows is sorted by it.
-  auto key() const {
-    const uint64_t high = __builtin_bswap64(load_le<uint64_t>(id.data()));
-    const uint64_t low = __builtin_bswap64(load_le<uint64_t>(id.data() + 8));
-    return std::make_tuple(high, low, raw_bytes, pack, offset_units);
-  }
-};
 
 template <typename T>
 void append_be(std::string& key, T value) {
@@ -67,9 +56,9 @@ uint32_t load_be32(const char* from) {
   return value;
 }
 
-std::string chunk_prefix(const std::array<std::byte, 16>& id, uint32_t raw_bytes) {
+std::string chunk_prefix(const Digest& id, uint32_t raw_bytes) {
   std::string key = "c";
-  key.append(as_text(Bytes(id)));
+  key.append(as_text(Bytes(id.bytes)));
   append_be(key, raw_bytes);
   return key;
 }
@@ -99,9 +88,12 @@ rocksdb::Options rocks_options() {
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = rocksdb::NewLRUCache(32u << 20);
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  table.whole_key_filtering = false;           // of prefixes alone: places() seeks by them
   table.cache_index_and_filter_blocks = true;  // counted in the cache, so memory stays bounded
+  table.block_size = 16u << 10;
   rocksdb::Options options;
   options.create_if_missing = true;
+  options.prefix_extractor.reset(rocksdb::NewFixedPrefixTransform(kChunkPrefixBytes));
   options.paranoid_checks = true;
   options.compression = rocksdb::kNoCompression;  // ids are random
   options.write_buffer_size = 8u << 20;
@@ -186,13 +178,97 @@ class DirectoryLock {
   int fd_;
 };
 
+// Puts rows into the table of places, whatever their order: in runs, each sorted and written by
+// another thread while the next one is filled.
+class PlaceLoader {
+ public:
+  // `db` and `options` outlive it. `path` is a file to overwrite, on the file system of `db`.
+  PlaceLoader(rocksdb::DB& db, const rocksdb::Options& options, std::string path, size_t rows_max)
+      : db_(db), options_(options), path_(std::move(path)), rows_max_(rows_max) {
+    run_.reserve(rows_max_);
+    sorting_.reserve(rows_max_);
+  }
+
+  Status add(const PlaceRow& row) {
+    run_.push_back(row);
+    return run_.size() < rows_max_ ? Status() : hand_over();
+  }
+  // How many rows were put, equal ones counted once. Nothing may be added afterwards.
+  Result<uint64_t> finish() {
+    CAISSON_RETURN_IF_ERROR(hand_over());
+    CAISSON_RETURN_IF_ERROR(wait());
+    return rows_;
+  }
+  // What a run met, if anything: from then on nothing is put.
+  const Status& status() const { return status_; }
+
+ private:
+  Status hand_over();
+  Status wait();
+  Status ingest();  // on the other thread
+
+  rocksdb::DB& db_;
+  const rocksdb::Options& options_;
+  const std::string path_;
+  const size_t rows_max_;                    // of a run
+  std::vector<PlaceRow> run_;                // being filled
+  std::vector<PlaceRow> sorting_, scratch_;  // the other thread's, while there is one
+  uint64_t rows_ = 0;
+  Status status_;
+  std::future<Status> ingesting_;  // last, because its destructor waits for the thread
+};
+
+Status PlaceLoader::hand_over() {
+  CAISSON_RETURN_IF_ERROR(wait());
+  if (run_.empty()) return {};
+  sorting_.swap(run_);
+  run_.clear();
+  ingesting_ = std::async(std::launch::async, [this] { return ingest(); });
+  return {};
+}
+
+Status PlaceLoader::wait() {
+  if (ingesting_.valid()) {
+    status_ = ingesting_.get();
+    if (status_.ok()) rows_ += sorting_.size();
+  }
+  return status_;
+}
+
+Status PlaceLoader::ingest() {
+  sort_places(sorting_, scratch_);
+  rocksdb::SstFileWriter writer(rocksdb::EnvOptions(), options_);
+  CAISSON_RETURN_IF_ERROR(from_rocks(writer.Open(path_), path_));
+  std::string key;
+  for (const PlaceRow& row : sorting_) {
+    key.assign(1, 'c');
+    key.append(as_text(Bytes(row.id.bytes)));
+    append_be(key, row.raw_bytes);
+    append_be(key, row.pack);
+    append_be(key, row.offset_units);
+    std::array<std::byte, 14> value;
+    store_le(value.data(), row.stored_bytes);
+    value[4] = std::byte{row.codec};
+    value[5] = std::byte{row.flags};
+    store_le(value.data() + 6, row.checksum);
+    CAISSON_RETURN_IF_ERROR(from_rocks(writer.Put(key, slice(value)), path_));
+  }
+  CAISSON_RETURN_IF_ERROR(from_rocks(writer.Finish(), path_));
+  rocksdb::IngestExternalFileOptions ingest;
+  ingest.move_files = true;
+  ingest.write_global_seqno = false;
+  return from_rocks(db_.IngestExternalFile({path_}, ingest), path_);
+}
+
 class RocksIndex final : public Index {
  public:
-  RocksIndex(std::string directory, const Uuid& store, ObjectStore& objects, DirectoryLock lock)
+  RocksIndex(std::string directory, const Uuid& store, ObjectStore& objects, DirectoryLock lock,
+             size_t run_rows_max)
       : directory_(std::move(directory)),
         store_(store),
         objects_(objects),
         lock_(std::move(lock)),
+        run_rows_max_(run_rows_max),
         options_(rocks_options()) {}
 
   // Takes the directory as it is when its seal holds; otherwise starts from nothing.
@@ -206,6 +282,8 @@ class RocksIndex final : public Index {
       reason_ = seal.status().message();
     } else if (fs::exists(directory_ + "/CURRENT")) {
       reason_ = "it was not closed cleanly";
+    } else {
+      reason_ = "there was none";
     }
     return start_empty();
   }
@@ -215,6 +293,10 @@ class RocksIndex final : public Index {
   Result<std::vector<ChunkPlace>> places(const Digest& id, uint32_t raw_bytes,
                                          const LogState& log) override;
   Result<std::optional<CatalogEntry>> catalog(CommitSeq seq) override;
+  Result<std::optional<std::string>> recall(std::string_view question) override;
+  Status remember(std::string_view question, std::string_view answer) override {
+    return put("q" + std::string(question), std::string(answer));
+  }
   Result<IndexStats> stats() override;
   Status close() override;
 
@@ -228,10 +310,9 @@ class RocksIndex final : public Index {
   Status start_empty();
   bool load_state();
   bool is_mostly_garbage(const LogState& log) const;
-  Result<uint32_t> ordinal_of(const ObjectRef& pack);
-  Status load_commit(const Checkpoint& checkpoint, IndexSync& report);
-  Status load_part(Manifest& manifest, uint32_t part, const Uuid& save, IndexSync& report);
-  Status ingest_run(IndexSync& report);
+  uint32_t ordinal_of(const ObjectRef& pack);
+  // Its places go to `loader`; what they are of is the catalog's.
+  Result<CatalogEntry> load_commit(const Checkpoint& checkpoint, PlaceLoader& loader);
   Status put(const std::string& key, const std::string& value) {
     rocksdb::WriteOptions unsynced;
     unsynced.disableWAL = true;  // a cache: close() flushes, a crash rebuilds
@@ -242,6 +323,7 @@ class RocksIndex final : public Index {
   const Uuid store_;
   ObjectStore& objects_;
   std::optional<DirectoryLock> lock_;  // until close()
+  const size_t run_rows_max_;
   const rocksdb::Options options_;
   std::unique_ptr<rocksdb::DB> db_;
   IndexSeal seal_;
@@ -250,7 +332,6 @@ class RocksIndex final : public Index {
   std::vector<ObjectRef> packs_;  // by ordinal
   std::map<ObjectRef, uint32_t> ordinals_;
   std::unordered_set<uint32_t> complete_;  // packs whose every chunk is loaded
-  std::vector<PlaceRow> run_;
 };
 
 Status RocksIndex::start_empty() {
@@ -301,7 +382,7 @@ bool RocksIndex::is_mostly_garbage(const LogState& log) const {
   return condemned > 16 && static_cast<size_t>(condemned) * 2 > packs_.size();
 }
 
-Result<uint32_t> RocksIndex::ordinal_of(const ObjectRef& pack) {
+uint32_t RocksIndex::ordinal_of(const ObjectRef& pack) {
   const auto [found, inserted] = ordinals_.try_emplace(pack, static_cast<uint32_t>(packs_.size()));
   if (inserted) packs_.push_back(pack);
   return found->second;
@@ -316,15 +397,20 @@ Result<IndexSync> RocksIndex::sync(const LogState& log,
   IndexSync report;
   report.rebuilt = !reason_.empty();
   report.rebuild_reason = std::exchange(reason_, {});
+  PlaceLoader loader(*db_, options_, directory_ + "/ingest.tmp", run_rows_max_);
   for (const auto& [seq, checkpoint] : log.checkpoints()) {
     CAISSON_ASSIGN_OR_RETURN(const auto known, catalog(seq));
     if (known.has_value() && known->root == checkpoint.root.object) continue;
-    const Status loaded = load_commit(checkpoint, report);
-    if (loaded.ok()) continue;
-    if (loaded.code() == StatusCode::kNoSpace) return loaded;
-    complain(loaded.with_context("index: " + checkpoint.name()));
+    const Result<CatalogEntry> entry = load_commit(checkpoint, loader);
+    CAISSON_RETURN_IF_ERROR(loader.status());
+    if (!entry.ok()) {
+      complain(entry.status().with_context("index: " + checkpoint.name()));
+      continue;
+    }
+    CAISSON_RETURN_IF_ERROR(put(catalog_key(seq), encode(*entry)));
+    ++report.commits;
   }
-  CAISSON_RETURN_IF_ERROR(ingest_run(report));
+  CAISSON_ASSIGN_OR_RETURN(report.places, loader.finish());
   totals_.places += report.places;
   totals_.caught_up_to = log.seq();
   for (uint32_t i = 0; i < packs_.size(); ++i) {
@@ -339,79 +425,40 @@ Result<IndexSync> RocksIndex::sync(const LogState& log,
   return report;
 }
 
-Status RocksIndex::load_commit(const Checkpoint& checkpoint, IndexSync& report) {
+Result<CatalogEntry> RocksIndex::load_commit(const Checkpoint& checkpoint, PlaceLoader& loader) {
   CAISSON_ASSIGN_OR_RETURN(const auto manifest, Manifest::open(objects_, checkpoint.root));
-  const format::Root& root = manifest->root();
-  for (uint32_t part = 0; part < root.parts.size(); ++part) {
-    CAISSON_RETURN_IF_ERROR(load_part(*manifest, part, checkpoint.save, report));
-  }
   CAISSON_ASSIGN_OR_RETURN(const format::PackTables tables, manifest->packs().all());
+  std::vector<uint32_t> ordinals;  // by the root's index of the pack
   for (const format::SealedRef& pack : tables.packs) {
-    if (pack.object.save != checkpoint.save) continue;
-    CAISSON_ASSIGN_OR_RETURN(const uint32_t ordinal, ordinal_of(pack.object));
-    complete_.insert(ordinal);
+    const uint32_t ordinal = ordinal_of(pack.object);
+    // A pack of an earlier save was loaded whole with that save's own commit.
+    const bool known = pack.object.save != checkpoint.save && complete_.contains(ordinal);
+    ordinals.push_back(known ? kKnownPack : ordinal);
   }
-  ++report.commits;
-  return put(catalog_key(checkpoint.seq), encode(catalog_entry_of(root, checkpoint.seq)));
-}
-
-Status RocksIndex::load_part(Manifest& manifest, uint32_t part, const Uuid& save,
-                             IndexSync& report) {
-  const format::RootPart& info = manifest.root().parts[part];
-  for (uint64_t first = 0; first < info.entries; first += kEntriesPerRead) {
-    const uint64_t count = std::min(kEntriesPerRead, info.entries - first);
-    CAISSON_ASSIGN_OR_RETURN(const auto entries, manifest.entries(part, first, count));
-    for (const format::ChunkEntry& entry : entries) {
-      if (entry.pack == format::kPackInline) continue;
-      const ObjectRef& pack = manifest.pack_of(part, entry).object;
-      CAISSON_ASSIGN_OR_RETURN(const uint32_t ordinal, ordinal_of(pack));
-      // A pack of an earlier save was loaded whole with that save's own commit.
-      if (pack.save != save && complete_.contains(ordinal)) continue;
-      run_.push_back({entry.id.bytes, entry.raw_bytes, ordinal, entry.offset_units,
-                      entry.stored_bytes, entry.stored_checksum, entry.codec, entry.flags});
-      if (run_.size() == kRunRecords) CAISSON_RETURN_IF_ERROR(ingest_run(report));
+  const std::vector<format::RootPart>& parts = manifest->root().parts;
+  for (uint32_t part = 0; part < parts.size(); ++part) {
+    for (uint64_t first = 0; first < parts[part].entries; first += kEntriesPerRead) {
+      const uint64_t count = std::min(kEntriesPerRead, parts[part].entries - first);
+      CAISSON_ASSIGN_OR_RETURN(const auto entries, manifest->entries(part, first, count));
+      for (const format::ChunkEntry& entry : entries) {
+        if (entry.pack == format::kPackInline) continue;
+        const uint32_t ordinal = ordinals[manifest->pack_index(part, entry)];
+        if (ordinal == kKnownPack) continue;
+        CAISSON_RETURN_IF_ERROR(
+            loader.add({entry.id, entry.raw_bytes, ordinal, entry.offset_units, entry.stored_bytes,
+                        entry.stored_checksum, entry.codec, entry.flags}));
+      }
     }
   }
-  return {};
-}
-
-Status RocksIndex::ingest_run(IndexSync& report) {
-  if (run_.empty()) return {};
-  std::sort(run_.begin(), run_.end(),
-            [](const PlaceRow& a, const PlaceRow& b) { return a.key() < b.key(); });
-  const auto same = [](const PlaceRow& a, const PlaceRow& b) { return a.key() == b.key(); };
-  run_.erase(std::unique(run_.begin(), run_.end(), same), run_.end());
-
-  const std::string path = directory_ + "/ingest.tmp";
-  rocksdb::SstFileWriter writer(rocksdb::EnvOptions(), options_);
-  CAISSON_RETURN_IF_ERROR(from_rocks(writer.Open(path), path));
-  std::string key;
-  for (const PlaceRow& row : run_) {
-    key.assign(1, 'c');
-    key.append(as_text(Bytes(row.id)));
-    append_be(key, row.raw_bytes);
-    append_be(key, row.pack);
-    append_be(key, row.offset_units);
-    std::array<std::byte, 14> value;
-    store_le(value.data(), row.stored_bytes);
-    value[4] = std::byte{row.codec};
-    value[5] = std::byte{row.flags};
-    store_le(value.data() + 6, row.checksum);
-    CAISSON_RETURN_IF_ERROR(from_rocks(writer.Put(key, slice(value)), path));
+  for (size_t i = 0; i < ordinals.size(); ++i) {
+    if (tables.packs[i].object.save == checkpoint.save) complete_.insert(ordinals[i]);
   }
-  CAISSON_RETURN_IF_ERROR(from_rocks(writer.Finish(), path));
-  rocksdb::IngestExternalFileOptions ingest;
-  ingest.move_files = true;
-  ingest.write_global_seqno = false;
-  CAISSON_RETURN_IF_ERROR(from_rocks(db_->IngestExternalFile({path}, ingest), path));
-  report.places += run_.size();
-  run_.clear();
-  return {};
+  return catalog_entry_of(manifest->root(), checkpoint.seq);
 }
 
 Result<std::vector<ChunkPlace>> RocksIndex::places(const Digest& id, uint32_t raw_bytes,
                                                    const LogState& log) {
-  const std::string prefix = chunk_prefix(id.bytes, raw_bytes);
+  const std::string prefix = chunk_prefix(id, raw_bytes);
   std::vector<ChunkPlace> places;
   std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
   for (it->Seek(prefix); it->Valid() && it->key().starts_with(prefix); it->Next()) {
@@ -439,6 +486,14 @@ Result<std::optional<CatalogEntry>> RocksIndex::catalog(CommitSeq seq) {
   if (found.IsNotFound()) return std::optional<CatalogEntry>();
   CAISSON_RETURN_IF_ERROR(from_rocks(found, directory_));
   return decode_catalog(as_bytes(value));
+}
+
+Result<std::optional<std::string>> RocksIndex::recall(std::string_view question) {
+  std::string answer;
+  const rocksdb::Status found = db_->Get({}, "q" + std::string(question), &answer);
+  if (found.IsNotFound()) return std::optional<std::string>();
+  CAISSON_RETURN_IF_ERROR(from_rocks(found, directory_));
+  return std::optional<std::string>(std::move(answer));
 }
 
 Result<IndexStats> RocksIndex::stats() {
@@ -496,12 +551,13 @@ std::vector<ChunkHint> IndexHints::hints(const Digest& id, uint32_t raw_bytes) {
 }
 
 Result<std::unique_ptr<Index>> Index::open(const std::string& directory, const Uuid& store,
-                                           ObjectStore& objects) {
+                                           ObjectStore& objects, size_t run_rows_max) {
   std::error_code error;
   fs::create_directories(directory, error);
   if (error) return io_error(directory + ": " + error.message());
   CAISSON_ASSIGN_OR_RETURN(DirectoryLock lock, DirectoryLock::take(directory));
-  auto index = std::make_unique<RocksIndex>(directory, store, objects, std::move(lock));
+  auto index =
+      std::make_unique<RocksIndex>(directory, store, objects, std::move(lock), run_rows_max);
   CAISSON_RETURN_IF_ERROR(index->start());
   return std::unique_ptr<Index>(std::move(index));
 }

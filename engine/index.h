@@ -1,7 +1,8 @@
 // caisson::index, a library of its own: RocksDB as a cache of what the log and the manifests say.
-// It answers "where is this chunk", the catalog for `ls`, and store-wide dedup
-// for single-process writers. It is caught up from the log by bulk load, and it is rebuilt by
-// itself when it is absent, stale, damaged or of another store; nothing is ever lost with it.
+// It answers "where is this chunk", the catalog for `ls`, store-wide dedup for single-process
+// writers, and again what `stat` and `diff` once found out. It is caught up from the log by bulk
+// load, and it is rebuilt by itself when it is absent, stale, damaged or of another store; nothing
+// is ever lost with it.
 //
 // Only the command-line tool and services link this. A training process never does: a damaged
 // RocksDB file can abort the process that reads it, and one process only may write it
@@ -12,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/format/chunk.h"
@@ -54,9 +56,12 @@ struct IndexStats {
   format::CommitSeq caught_up_to = 0;
 };
 
+// Chunk places that a bulk load sorts at once: two such runs of 48 MiB, and one to sort in.
+inline constexpr size_t kIndexRunRowsMax = 1u << 20;
+
 struct IndexSync {
-  bool rebuilt = false;
-  std::string rebuild_reason;  // why, in words; empty for a first build
+  bool rebuilt = false;        // from nothing, and the first sync since
+  std::string rebuild_reason;  // why, in words
   uint64_t commits = 0;        // loaded by this sync
   uint64_t places = 0;
 };
@@ -67,7 +72,8 @@ class Index {
   // `store`. kFenced when another process has it open: do without it. Damage is never an error:
   // the index starts empty and sync() says why (IndexSync::rebuild_reason).
   static Result<std::unique_ptr<Index>> open(const std::string& directory, const Uuid& store,
-                                             ObjectStore& objects);
+                                             ObjectStore& objects,
+                                             size_t run_rows_max = kIndexRunRowsMax);
   virtual ~Index() = default;
 
   // Loads the commits that came since the last sync, and those that have another root since. A
@@ -79,6 +85,10 @@ class Index {
   virtual Result<std::vector<ChunkPlace>> places(const Digest& id, uint32_t raw_bytes,
                                                  const LogState& log) = 0;
   virtual Result<std::optional<CatalogEntry>> catalog(format::CommitSeq seq) = 0;
+  // What was found out about objects that never change, kept for whoever asks next. `question`
+  // names the objects by what they were sealed with, so that an answer that is here is right.
+  virtual Result<std::optional<std::string>> recall(std::string_view question) = 0;
+  virtual Status remember(std::string_view question, std::string_view answer) = 0;
   virtual Result<IndexStats> stats() = 0;
   // Writes everything out and records what a sound index looks like. Without it the next open
   // rebuilds, which is always safe. Nothing may be asked afterwards.

@@ -5,30 +5,72 @@
 #include <cstdio>
 
 #include "client/cli/text.h"
+#include "engine/live_read.h"
 
 namespace caisson::cli {
+namespace {
+
+void note(const Session& session, const std::string& words) {
+  if (!session.globals.quiet) fmt::print(stderr, "caisson: {}\n", printable(words));
+}
+
+}  // namespace
 
 std::unique_ptr<Index> open_index(StoreAccess& access, const Session& session) {
-  const auto note = [&](const std::string& words) {
-    if (!session.globals.quiet) fmt::print(stderr, "caisson: {}\n", printable(words));
-  };
   auto index = Index::open(access.root() + "/index", access.uuid(), access.objects());
   if (!index.ok()) {
-    note("working without the index: " + std::string(index.status().message()));
+    note(session, "working without the index: " + std::string(index.status().message()));
     return nullptr;
   }
   const auto synced = (*index)->sync(*access.state(), [&](const Status& skipped) {
-    note(std::string(skipped.message()) + "; skipped, see caisson verify");
+    note(session, std::string(skipped.message()) + "; skipped, see caisson verify");
   });
   if (!synced.ok()) {
-    note("working without the index: " + synced.status().to_string());
+    note(session, "working without the index: " + synced.status().to_string());
     return nullptr;
   }
-  if (synced->rebuilt) {
-    note(fmt::format("the index was rebuilt from the log ({} chunks of {} checkpoints): {}",
-                     synced->places, synced->commits, synced->rebuild_reason));
+  if (synced->rebuilt && synced->commits > 0) {
+    note(session, fmt::format("the index was built from the log ({} chunks of {} checkpoints): {}",
+                              synced->places, synced->commits, synced->rebuild_reason));
   }
   return std::move(index).value();
+}
+
+IndexedAnswers::~IndexedAnswers() {
+  if (index_ != nullptr) static_cast<void>(index_->close());  // it would only be rebuilt
+}
+
+// Without a close the directory counts as unsound.
+void IndexedAnswers::give_up(const Status& why) {
+  note(session_, "going on without the index, which the next command rebuilds: " + why.to_string());
+  index_.reset();
+}
+
+Result<CatalogEntry> IndexedAnswers::catalog(const Checkpoint& checkpoint) {
+  if (index_ != nullptr) {
+    auto known = index_->catalog(checkpoint.seq);
+    if (!known.ok()) give_up(known.status());
+    if (known.ok() && known->has_value() && (*known)->root == checkpoint.root.object) {
+      return **std::move(known);
+    }
+  }
+  const auto read = [&](const Checkpoint& now) { return access_.manifest(now); };
+  CAISSON_ASSIGN_OR_RETURN(const auto manifest, read_live(access_.log(), checkpoint, read));
+  return catalog_entry_of(manifest->root(), checkpoint.seq);
+}
+
+std::optional<std::string> IndexedAnswers::recall(const std::string& question) {
+  if (index_ == nullptr) return std::nullopt;
+  auto known = index_->recall(question);
+  if (known.ok()) return std::move(known).value();
+  give_up(known.status());
+  return std::nullopt;
+}
+
+void IndexedAnswers::remember(const std::string& question, Bytes answer) {
+  if (index_ == nullptr) return;
+  const Status kept = index_->remember(question, as_text(answer));
+  if (!kept.ok()) give_up(kept);
 }
 
 }  // namespace caisson::cli

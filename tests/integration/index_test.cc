@@ -55,8 +55,9 @@ class IndexTest : public ::testing::Test {
     return (*log)->state();
   }
 
-  std::unique_ptr<Index> open_index(const Uuid& store = Uuid{{std::byte{1}}}) {
-    auto index = Index::open(root_ + "/index", store, *objects_);
+  std::unique_ptr<Index> open_index(const Uuid& store = Uuid{{std::byte{1}}},
+                                    size_t run_rows_max = kIndexRunRowsMax) {
+    auto index = Index::open(root_ + "/index", store, *objects_, run_rows_max);
     EXPECT_TRUE(index.ok()) << index.status().to_string();
     return index.ok() ? std::move(index).value() : nullptr;
   }
@@ -92,7 +93,8 @@ class IndexTest : public ::testing::Test {
 TEST_F(IndexTest, FindsEveryChunkAndTheCatalog) {
   const auto index = open_index();
   const IndexSync first = sync(*index);
-  EXPECT_FALSE(first.rebuilt);
+  EXPECT_TRUE(first.rebuilt);
+  EXPECT_EQ(first.rebuild_reason, "there was none");
   EXPECT_EQ(first.commits, 1u);
   EXPECT_EQ(first.places, entries_of("a").size());
   expect_all_found(*index);
@@ -120,6 +122,54 @@ TEST_F(IndexTest, LoadsARewrittenCheckpointAnew) {
   EXPECT_NE(now.root.object, old.root.object);
   EXPECT_EQ(index->catalog(now.seq).value()->root, now.root.object);
   EXPECT_EQ(sync(*index).commits, 0u);
+}
+
+// Runs that end within a checkpoint, at its last row, and never: all give every place.
+TEST_F(IndexTest, LoadsInRunsOfAnyLength) {
+  const size_t rows = entries_of("a").size();
+  ASSERT_GE(rows, 8u);
+  for (const size_t run_rows_max : {size_t{1}, size_t{3}, rows - 1, rows, rows + 1}) {
+    SCOPED_TRACE(run_rows_max);
+    fs::remove_all(root_ + "/index");
+    const auto index = open_index(Uuid{{std::byte{1}}}, run_rows_max);
+    EXPECT_EQ(sync(*index).places, rows);
+    expect_all_found(*index);
+  }
+}
+
+TEST_F(IndexTest, FindsEveryPlaceOfAChunk) {
+  const auto index = open_index();
+  sync(*index);
+  save("b/1");  // without hints, so stored again
+  EXPECT_EQ(sync(*index).places, entries_of("b").size()) << "another table";
+  const auto log = state();
+  for (format::ChunkEntry entry : entries_of("a")) {
+    const auto places = index->places(entry.id, entry.raw_bytes, *log);
+    ASSERT_TRUE(places.ok()) << places.status().to_string();
+    ASSERT_EQ(places->size(), 2u);
+    EXPECT_NE((*places)[0].pack, (*places)[1].pack);
+    EXPECT_TRUE(index->places(entry.id, entry.raw_bytes + 1, *log).value().empty());
+    entry.id.bytes[15] ^= std::byte{1};
+    EXPECT_TRUE(index->places(entry.id, entry.raw_bytes, *log).value().empty());
+  }
+}
+
+TEST_F(IndexTest, RemembersAnswersWhileItIsSound) {
+  const std::string question = "a question longer than any key of a place";
+  const std::string answer("\0nothing\0", 9);
+  auto index = open_index();
+  sync(*index);
+  EXPECT_EQ(index->recall(question).value(), std::nullopt);
+  ASSERT_TRUE(index->remember(question, answer).ok());
+  EXPECT_EQ(index->recall(question).value(), answer);
+  EXPECT_EQ(index->recall(question + "?").value(), std::nullopt);
+  ASSERT_TRUE(index->close().ok());
+  index.reset();
+  index = open_index();
+  EXPECT_EQ(index->recall(question).value(), answer);
+  index.reset();  // not closed: the next one starts from nothing
+  index = open_index();
+  EXPECT_EQ(index->recall(question).value(), std::nullopt);
 }
 
 TEST_F(IndexTest, SurvivesACleanClose) {
