@@ -155,7 +155,6 @@ class ShowCommand final : public Command {
       list.push_back(std::move(item));
     }
     const format::Root& root = manifest.root();
-    Json metadata = Json::parse(root.metadata_json, nullptr, false);
     print_json({{"schema", "caisson.show/1"},
                 {"checkpoint", checkpoint.name()},
                 {"epoch", checkpoint.epoch},
@@ -163,7 +162,7 @@ class ShowCommand final : public Command {
                 {"ranks", root.parts.size()},
                 {"raw_bytes", root.raw_bytes},
                 {"newly_stored_bytes", root.stored_bytes},
-                {"metadata", metadata.is_discarded() ? Json::object() : std::move(metadata)},
+                {"metadata", metadata_json(root.metadata_json)},
                 {"tensors", std::move(list)}});
   }
 

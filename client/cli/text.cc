@@ -142,6 +142,11 @@ void Table::print() const {
   }
 }
 
+Json metadata_json(const std::string& text) {
+  Json metadata = Json::parse(text, nullptr, false);
+  return metadata.is_discarded() ? Json::object() : metadata;
+}
+
 void print_json(const Json& json) {
   fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
 }

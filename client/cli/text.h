@@ -34,6 +34,9 @@ class Table {
   std::vector<bool> right_;
 };
 
+// A checkpoint's metadata; an empty object where it is not JSON.
+Json metadata_json(const std::string& text);
+
 // One document on standard output, indented.
 void print_json(const Json& json);
 
