@@ -11,6 +11,8 @@
 namespace caisson::cli {
 namespace {
 
+constexpr size_t kChangeBytesMin = 10;  // as kept by the index
+
 using IdSet = std::unordered_set<Digest, DigestHash>;
 
 struct Piece {
@@ -151,7 +153,66 @@ class Comparer {
   Comparison out_;
 };
 
+// The name is the change's.
+void put_spec(ByteWriter& out, const TensorSpec& spec) {
+  out.put(static_cast<uint8_t>(spec.dtype.code));
+  out.put(spec.dtype.bits);
+  out.put_varint(spec.shape.extents().size());
+  for (const uint64_t extent : spec.shape.extents()) out.put_varint(extent);
+}
+
+TensorSpec get_spec(ByteReader& in, const std::string& name) {
+  TensorSpec spec{.name = name, .dtype = {}, .shape = {}};
+  spec.dtype.code = static_cast<DTypeCode>(in.get<uint8_t>());
+  spec.dtype.bits = in.get<uint8_t>();
+  const uint64_t rank = in.get_count(1);
+  if (rank > kRankMax) in.fail();
+  std::vector<uint64_t> extents;
+  for (uint64_t i = 0; i < rank && in.ok(); ++i) extents.push_back(in.get_varint());
+  if (!in.ok() || !check_dtype(spec.dtype).ok()) {
+    in.fail();
+    return spec;
+  }
+  spec.shape = Shape::of(extents);
+  return spec;
+}
+
 }  // namespace
+
+void put_answer(ByteWriter& out, const Comparison& comparison) {
+  for (const uint64_t total : {comparison.same_tensors, comparison.raw_bytes_a,
+                               comparison.raw_bytes_b, comparison.shared_bytes}) {
+    out.put(total);
+  }
+  out.put_varint(comparison.changes.size());
+  for (const TensorChange& change : comparison.changes) {
+    out.put(static_cast<uint8_t>(change.change));
+    out.put(static_cast<uint8_t>(change.blob));
+    out.put_string(change.name);
+    put_spec(out, change.before);
+    put_spec(out, change.after);
+    out.put_varint(change.changed_bytes);
+  }
+}
+
+void get_answer(ByteReader& in, Comparison& comparison) {
+  for (uint64_t* total : {&comparison.same_tensors, &comparison.raw_bytes_a,
+                          &comparison.raw_bytes_b, &comparison.shared_bytes}) {
+    *total = in.get<uint64_t>();
+  }
+  const uint64_t changes = in.get_count(kChangeBytesMin);
+  for (uint64_t i = 0; i < changes && in.ok(); ++i) {
+    TensorChange& change = comparison.changes.emplace_back();
+    const auto kind = in.get<uint8_t>();
+    if (kind > static_cast<uint8_t>(Change::kChanged)) in.fail();
+    change.change = static_cast<Change>(kind);
+    change.blob = in.get<uint8_t>() != 0;
+    change.name = in.get_string(in.remaining());
+    change.before = get_spec(in, change.name);
+    change.after = get_spec(in, change.name);
+    change.changed_bytes = in.get_varint();
+  }
+}
 
 Result<Comparison> compare_checkpoints(Manifest& a, Manifest& b,
                                        const CompareBytes& compare_bytes) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/manifest.h"
+#include "io/base/bytes.h"
 
 namespace caisson::cli {
 
@@ -31,6 +32,10 @@ struct Comparison {
 // Two tensors of one spec whose pieces were cut differently, so that ids cannot be compared.
 // Answers whether their bytes are equal.
 using CompareBytes = std::function<Result<bool>(const TensorSpec& spec)>;
+
+// As the index keeps one.
+void put_answer(ByteWriter& out, const Comparison& comparison);
+void get_answer(ByteReader& in, Comparison& comparison);
 
 Result<Comparison> compare_checkpoints(Manifest& a, Manifest& b, const CompareBytes& compare_bytes);
 

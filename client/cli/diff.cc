@@ -9,7 +9,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/compare.h"
 #include "client/cli/exit_code.h"
-#include "client/cli/store_access.h"
+#include "client/cli/indexed.h"
 #include "client/cli/text.h"
 #include "client/file_writer.h"
 #include "client/store_context.h"
@@ -76,20 +76,12 @@ class DiffCommand final : public Command {
     CAISSON_ASSIGN_OR_RETURN(StoreAccess access, StoreAccess::open(store_, session));
     CAISSON_ASSIGN_OR_RETURN(const Checkpoint before, access.find(a_));
     CAISSON_ASSIGN_OR_RETURN(const Checkpoint after, access.find(b_));
-    CAISSON_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store,
-                             Store::open(store_, session.store_options(false)));
-    const CompareBytes compare_bytes = [&](const TensorSpec& spec) {
-      return equal_bytes(*store, pinned_name(before), pinned_name(after), spec);
-    };
-    const auto compare = [&](const Checkpoint& a, const Checkpoint& b) -> Result<Comparison> {
-      CAISSON_ASSIGN_OR_RETURN(const auto manifest_a, access.manifest(a));
-      CAISSON_ASSIGN_OR_RETURN(const auto manifest_b, access.manifest(b));
-      return compare_checkpoints(*manifest_a, *manifest_b, compare_bytes);
-    };
+    IndexedAnswers answers(access, session);
     CAISSON_ASSIGN_OR_RETURN(
-        const Comparison comparison, read_live(access.log(), before, [&](const Checkpoint& a) {
-          return read_live(access.log(), after, [&](const Checkpoint& b) { return compare(a, b); });
-        }));
+        const Comparison comparison,
+        answers.answer<Comparison>(
+            "diff " + to_hex(before.root.digest) + " " + to_hex(after.root.digest),
+            [&] { return compare(access, before, after, session); }));
     if (session.globals.json) {
       print_document(before, after, comparison);
     } else if (!session.globals.quiet) {
@@ -99,6 +91,22 @@ class DiffCommand final : public Command {
   }
 
  private:
+  Result<Comparison> compare(StoreAccess& access, const Checkpoint& before, const Checkpoint& after,
+                             const Session& session) const {
+    CAISSON_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store,
+                             Store::open(store_, session.store_options(false)));
+    const CompareBytes compare_bytes = [&](const TensorSpec& spec) {
+      return equal_bytes(*store, pinned_name(before), pinned_name(after), spec);
+    };
+    return read_live(access.log(), before, [&](const Checkpoint& a) {
+      return read_live(access.log(), after, [&](const Checkpoint& b) -> Result<Comparison> {
+        CAISSON_ASSIGN_OR_RETURN(const auto manifest_a, access.manifest(a));
+        CAISSON_ASSIGN_OR_RETURN(const auto manifest_b, access.manifest(b));
+        return compare_checkpoints(*manifest_a, *manifest_b, compare_bytes);
+      });
+    });
+  }
+
   static void print_document(const Checkpoint& before, const Checkpoint& after,
                              const Comparison& comparison) {
     Json changes = Json::array();

@@ -7,13 +7,11 @@
 #include "client/cli/commands.h"
 #include "client/cli/indexed.h"
 #include "client/cli/text.h"
-#include "engine/live_read.h"
 
 namespace caisson::cli {
 namespace {
 
 Json json_of(const CheckpointInfo& info) {
-  Json metadata = Json::parse(info.metadata_json, nullptr, false);
   return {{"name", info.name},
           {"run", info.run},
           {"step", info.step},
@@ -27,7 +25,7 @@ Json json_of(const CheckpointInfo& info) {
           {"raw_bytes", info.raw_bytes},
           {"stored_bytes", info.stored_bytes},
           {"problem", info.problem},
-          {"metadata", metadata.is_discarded() ? Json::object() : std::move(metadata)}};
+          {"metadata", metadata_json(info.metadata_json)}};
 }
 
 class LsCommand final : public Command {
@@ -58,10 +56,9 @@ class LsCommand final : public Command {
   }
 
  private:
-  // From the catalog where the index has it, else from the checkpoint's root.
   std::vector<CheckpointInfo> list(StoreAccess& access, const Session& session) const {
     const auto state = access.state();
-    const std::unique_ptr<Index> index = open_index(access, session);
+    IndexedAnswers answers(access, session);
     std::vector<CheckpointInfo> infos;
     for (const auto& [seq, checkpoint] : state->checkpoints()) {
       if (!run_.empty() && checkpoint.run != run_) continue;
@@ -73,19 +70,11 @@ class LsCommand final : public Command {
                           .commit_seq = seq,
                           .latest = latest != nullptr && latest->seq == seq,
                           .rolled_back = checkpoint.rolled_back};
-      std::optional<CatalogEntry> entry;
-      if (index != nullptr) {
-        if (auto known = index->catalog(seq); known.ok()) entry = std::move(known).value();
-      }
-      if (!entry.has_value()) {
-        // One damaged root must not hide the others.
-        const auto manifest = read_live(
-            access.log(), checkpoint, [&](const Checkpoint& now) { return access.manifest(now); });
-        if (manifest.status().code() == StatusCode::kFenced) continue;  // given up just now
-        if (manifest.ok()) entry = catalog_entry_of((*manifest)->root(), seq);
-        if (!manifest.ok()) info.problem = manifest.status().to_string();
-      }
-      if (entry.has_value()) {
+      const Result<CatalogEntry> entry = answers.catalog(checkpoint);
+      if (entry.status().code() == StatusCode::kFenced) continue;  // given up just now
+      if (!entry.ok()) {
+        info.problem = entry.status().to_string();  // and goes on: it must not hide the others
+      } else {
         info.created_unix_ns = entry->created_unix_ns;
         info.tensors = entry->tensors;
         info.ranks = entry->ranks;
@@ -95,7 +84,6 @@ class LsCommand final : public Command {
       }
       infos.push_back(std::move(info));
     }
-    if (index != nullptr) static_cast<void>(index->close());  // it would only be rebuilt
     return infos;
   }
 
