@@ -36,6 +36,8 @@ class CodecContext {
   ~CodecContext();
   CodecContext(CodecContext&&) noexcept;
   CodecContext& operator=(CodecContext&&) noexcept;
+  CodecContext(const CodecContext&) = delete;
+  CodecContext& operator=(const CodecContext&) = delete;
   struct State;
   State& state() { return *state_; }
 

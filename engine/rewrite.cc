@@ -38,9 +38,6 @@ namespace {
 
 constexpr uint64_t kBoxAlignment = 64;
 constexpr size_t kBatchItemsMax = 1u << 16;
-constexpr uint64_t kBatchBytes = 64ull << 20;
-constexpr uint64_t kBatchBytesLarge = 256ull << 20;
-constexpr uint64_t kBatchesUsual = 1u << 14;
 
 // Where the grid cuts `box` in two along `axis`, as near to the middle as it does; 0: nowhere.
 uint64_t cut_of(const PieceGrid& grid, const Box& box, size_t axis) {
@@ -56,17 +53,8 @@ class Copier {
  public:
   Copier(ObjectStore& objects, MemoryBudget& budget, Manifest& from, SavePipeline& to,
          const RewriteOptions& options)
-      : objects_(objects),
-        budget_(budget),
-        from_(from),
-        to_(to),
-        options_(options),
-        batch_bytes_max_(options.batch_bytes_max) {
+      : objects_(objects), budget_(budget), from_(from), to_(to), options_(options) {
     progress_.bytes_total = from.root().raw_bytes;
-    if (batch_bytes_max_ == 0) {
-      batch_bytes_max_ =
-          std::clamp(progress_.bytes_total / kBatchesUsual, kBatchBytes, kBatchBytesLarge);
-    }
   }
 
   Status run() {
@@ -100,7 +88,7 @@ class Copier {
 
   Status add_box(const TensorRecord& record, const PieceGrid& grid, const Box& box) {
     CAISSON_ASSIGN_OR_RETURN(const uint64_t bytes, packed_bytes(box.elements(), record.spec.dtype));
-    if (bytes > batch_bytes_max_) {
+    if (bytes > options_.batch_bytes_max) {
       for (size_t axis = 0; axis < static_cast<size_t>(box.rank); ++axis) {
         const uint64_t at = cut_of(grid, box, axis);
         if (at == 0) continue;
@@ -113,7 +101,7 @@ class Copier {
       }
     }
     const uint64_t room = align_up(bytes, kBoxAlignment);
-    if (batch_bytes_ + room > batch_bytes_max_ || batch_.size() >= kBatchItemsMax) {
+    if (batch_bytes_ + room > options_.batch_bytes_max || batch_.size() >= kBatchItemsMax) {
       CAISSON_RETURN_IF_ERROR(flush());
     }
     SaveItem item;
@@ -165,7 +153,6 @@ class Copier {
   Manifest& from_;
   SavePipeline& to_;
   const RewriteOptions& options_;
-  uint64_t batch_bytes_max_;
   Progress progress_;
   AlignedBuffer memory_;
   std::vector<SaveItem> batch_;
@@ -226,6 +213,8 @@ Result<WrittenRoot> write_copy(ObjectStore& objects, MemoryBudget& budget, UuidS
                               .hints = nullptr,
                               .codec = options.codec,
                               .workers = options.workers,
+                              .memory_check = MemoryCheck::kOff,  // what is read is our copy
+                              .bytes_expected = from.root().raw_bytes,
                               .progress = {},
                               .stop = options.stop};
   CAISSON_ASSIGN_OR_RETURN(const auto pipeline,

@@ -21,10 +21,8 @@ struct RewriteOptions {
   std::string codec = "auto";
   uint32_t workers = 1;
   // Raw bytes that are read, and then written, at a time. This memory is not part of the budget; no
-  // more is held than this or one piece (16 MiB at most), and less for a small checkpoint. 0:
-  // 64 MiB, rising to 256 MiB for checkpoints of 1 to 4 TiB, since each batch starts a pack and a
-  // part may list 65,534.
-  uint64_t batch_bytes_max = 0;
+  // more is held than this or one piece (16 MiB at most), and less for a small checkpoint.
+  uint64_t batch_bytes_max = 64ull << 20;
   ProgressFn progress{};
   std::stop_token stop{};
 };

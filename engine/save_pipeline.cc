@@ -71,7 +71,8 @@ Status RankPartPipeline::put(std::span<const SaveItem> items) {
   for (const PlannedShard& shard : plan.shards) shared_.part.add_record(shard.record);
   if (plan.pieces == 0) return ok_status();
 
-  shared_.bytes_left = plan.raw_bytes;
+  const uint64_t expected = shared_.config.bytes_expected;
+  shared_.bytes_left = std::max(plan.raw_bytes, expected - std::min(expected, totals_.raw_bytes));
   if (shared_.config.memory_check != MemoryCheck::kOff) shared_.marks.resize(plan.pieces);
   SaveBatches batches(plan.pieces, [this](const SaveBatch& batch) { return take_batch(batch); });
   SaveBatches checks(plan.pieces, [](const SaveBatch&) { return ok_status(); });

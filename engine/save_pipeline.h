@@ -46,6 +46,9 @@ class SavePipeline {
     std::string codec = "auto";
     uint32_t workers = 1;
     MemoryCheck memory_check = MemoryCheck::kSampled;
+    // Raw bytes of all puts together, so that packs reserve room beyond the put that opens them. 0:
+    // every put may be the last.
+    uint64_t bytes_expected = 0;
     ProgressFn progress;
     std::stop_token stop;
     std::shared_ptr<Trace> trace;  // may be null

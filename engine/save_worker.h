@@ -24,7 +24,7 @@ struct SaveShared {
   PartWriter part;
   std::unique_ptr<StoreDedup> store_dedup;  // null without hints
   SaveChunks chunks{};
-  std::atomic<uint64_t> bytes_left{0};  // of this put, not yet through stage 5
+  std::atomic<uint64_t> bytes_left{0};  // expected, not yet through stage 5
   std::vector<uint64_t> marks{};        // of this put: what each piece's memory was like when read
 };
 
