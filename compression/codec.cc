@@ -24,11 +24,12 @@ Result<const Codec*> find_codec(uint8_t id) {
     case CodecId::kEntropyPlanes:
       return &entropy_planes_codec();
     case CodecId::kTwin:
+      return &twin_codec();
     case CodecId::kDelta:
-      break;
+      return &delta_codec();
   }
   return unsupported("chunk codec " + std::to_string(id) +
-                     " is not in this build, which knows 0 to 3; use a newer caisson");
+                     " is not in this build, which knows 0 to 5; use a newer caisson");
 }
 
 Result<const Codec*> find_codec(std::string_view name) {

@@ -12,13 +12,13 @@
 
 namespace caisson {
 
-// Stored in every chunk entry; never renumber. Ids 2 to 5 are reserved by the format for the float
-// codecs; a reader that lacks one answers kUnsupported, never wrong bytes.
+// Stored in every chunk entry; never renumber. A reader that lacks one answers kUnsupported, never
+// wrong bytes.
 enum class CodecId : uint8_t {
   kRaw = 0,
   kZstd = 1,
-  kBitPlanes = 2,      // reserved
-  kEntropyPlanes = 3,  // reserved
+  kBitPlanes = 2,      // floats: exponents as bit planes, at the speed of memory
+  kEntropyPlanes = 3,  // floats: exponents as Huffman codes, smaller and slower
   kTwin = 4,           // fp32 master beside its bf16 weight; has a base
   kDelta = 5,          // against the same tile of an anchor checkpoint; has a base
 };
@@ -64,7 +64,8 @@ class Codec {
 // The codec of a stored id; kUnsupported for one that this build does not know (the message says
 // which version to use), never null.
 Result<const Codec*> find_codec(uint8_t id);
-// By name, for options and the CLI: "raw", "zstd". kInvalidArgument lists the names.
+// By name, for options and the CLI, of those without a base: "raw", "zstd", "planes", "entropy".
+// kInvalidArgument lists the names.
 Result<const Codec*> find_codec(std::string_view name);
 
 }  // namespace caisson

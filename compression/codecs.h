@@ -2,6 +2,8 @@
 // program. Thread-safe.
 #pragma once
 
+#include <vector>
+
 #include "compression/codec.h"
 #include "compression/plane_section.h"
 
@@ -11,6 +13,8 @@ const Codec& raw_codec();
 const Codec& zstd_codec();
 const Codec& bit_planes_codec();
 const Codec& entropy_planes_codec();
+const Codec& twin_codec();
+const Codec& delta_codec();
 
 // libzstd told to find no matches: Huffman codes of bytes in an ordinary zstd frame. Gives the size
 // of the frame, 0 when it would not be smaller than `to`.
@@ -29,6 +33,7 @@ struct CodecContext::State {
   void* entropy_encoder = nullptr;
   void* zstd_decoder = nullptr;
   std::unique_ptr<PlaneScratch> planes;
+  std::vector<std::byte> delta;  // the planes of a section
 };
 
 }  // namespace caisson

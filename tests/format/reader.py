@@ -15,6 +15,7 @@ import os
 import struct
 import sys
 
+import bases
 import planes
 import xxhash
 import zstandard
@@ -247,6 +248,28 @@ class Entry:
         need(self.flags & ~1 == 0, "unknown flags of a chunk")
 
 
+class BaseRef:
+    def __init__(self, data):
+        self.id = data.take(16)
+        self.raw_bytes, self.stored_bytes, self.offset = data.u32(), data.u32(), data.u32()
+        self.codec = data.u8()
+        data.zeros(3)
+        self.pack = Ref(data)
+        data.zeros(11)
+        data.end()
+        need(self.pack.kind == 1, "the base of a chunk lies in a pack")
+
+
+def decode_alone(codec, stored, raw_bytes):
+    if codec == 0:
+        return stored
+    if codec == 1:
+        return zstandard.ZstdDecompressor().decompress(stored, max_output_size=raw_bytes)
+    if codec in (2, 3):
+        return planes.decode(codec, stored, raw_bytes)
+    raise Damaged("codec %d: has a base, or is of a newer version" % codec)
+
+
 def pack_salt(ref, offset):
     last = struct.unpack("<I", ref.writer[12:])[0] ^ ref.number
     return salt(ref.writer[:12] + struct.pack("<I", last), offset)
@@ -455,16 +478,21 @@ class Manifest:
             seed = pack_salt(ref, offset)
         stored = self.store.read(ref.key(), offset, entry.stored_bytes)
         need(checksum(digest(stored), seed) == entry.checksum, "stored checksum of a chunk")
-        if entry.codec == 0:
-            raw = stored
-        elif entry.codec == 1 and not entry.flags:
-            raw = zstandard.ZstdDecompressor().decompress(stored, max_output_size=entry.raw_bytes)
-        elif entry.codec in (2, 3) and not entry.flags:
-            raw = planes.decode(entry.codec, stored, entry.raw_bytes)
+        if entry.flags:
+            need(entry.codec in (4, 5), "a base for a codec without one")
+            base = self.base(BaseRef(Input(stored[:80])), bits, entry.raw_bytes)
+            raw = bases.decode(entry.codec, stored[80:], base, entry.raw_bytes)
         else:
-            raise Damaged("codec %d: written by a newer version" % entry.codec)
+            raw = decode_alone(entry.codec, stored, entry.raw_bytes)
         need(len(raw) == entry.raw_bytes, "raw bytes of a chunk")
         need(content_id(raw, bits) == entry.id, "content id of a chunk")
+        return raw
+
+    def base(self, ref, bits, raw_bytes):
+        need(any(pack.ref == ref.pack for pack in self.packs), "the pack of a base in the root")
+        stored = self.store.read(ref.pack.key(), ref.offset * 64, ref.stored_bytes)
+        raw = decode_alone(ref.codec, stored, ref.raw_bytes)
+        need(content_id(raw, bits * ref.raw_bytes // raw_bytes) == ref.id, "content id of a base")
         return raw
 
     def tensor_bytes(self, name):
@@ -554,5 +582,5 @@ def main(arguments):
 if __name__ == "__main__":
     try:
         main(sys.argv)
-    except (Damaged, planes.Damaged, OSError, ValueError, zstandard.ZstdError) as error:
+    except (Damaged, bases.Damaged, planes.Damaged, OSError, ValueError, zstandard.ZstdError) as error:
         sys.exit("reader.py: damaged: %s" % error)

@@ -9,6 +9,7 @@ python="$source/.venv/bin/python"
 golden="$source/tests/golden/v1"
 reader=("$python" "$source/tests/format/reader.py")
 
+"$python" "$source/tests/format/bases.py"  # the specification's own examples
 "${reader[@]}" "$golden/store" check "$golden/expected.json"
 
 scratch="$(mktemp -d)"

@@ -360,6 +360,45 @@ Result<ByteVector> round_trip_float(Bytes bytes) {
   return float_samples<kCodec>().front();
 }
 
+// The codecs with a base, which is the sample's bf16 rounding, or the sample with a few changes.
+template <uint8_t kCodec>
+ByteVector sample_base() {
+  ByteVector base = float_sample_raw();
+  base.resize(6000);
+  if (kCodec == 5) {
+    for (size_t i = 0; i < base.size(); i += 40) base[i] ^= std::byte{5};
+    return base;
+  }
+  for (size_t i = 0; i < base.size() / 4; ++i) {
+    const auto element = load_le<uint32_t>(base.data() + 4 * i);
+    store_le(base.data() + 2 * i, static_cast<uint16_t>((element + 0x8000) >> 16));
+  }
+  base.resize(base.size() / 2);
+  store_le(base.data() + 20, uint16_t{1});  // an exception
+  return base;
+}
+template <uint8_t kCodec>
+std::vector<ByteVector> based_samples() {
+  ByteVector raw = float_sample_raw();
+  raw.resize(6000);
+  ByteVector stored(raw.size());
+  CodecContext context;
+  const ElementFormat fp32{.code = 2, .bits = 32};
+  const Codec& codec = *find_codec(kCodec).value();
+  stored.resize(codec.encode(context, fp32, raw, sample_base<kCodec>(), stored).value());
+  CAISSON_CHECK(!stored.empty());
+  return {stored};
+}
+template <uint8_t kCodec>
+Result<ByteVector> round_trip_based(Bytes bytes) {
+  CodecContext context;
+  ByteVector raw(6000);
+  const Codec& codec = *find_codec(kCodec).value();
+  static const ByteVector sample = based_samples<kCodec>().front();
+  CAISSON_RETURN_IF_ERROR(codec.decode(context, {}, bytes, sample_base<kCodec>(), raw));
+  return sample;
+}
+
 }  // namespace
 
 const std::vector<DecoderCase>& decoder_cases() {
@@ -391,6 +430,8 @@ const std::vector<DecoderCase>& decoder_cases() {
       {"zstd", zstd_samples, reseal_nothing, round_trip_zstd},
       {"planes", float_samples<2>, reseal_nothing, round_trip_float<2>},
       {"entropy", float_samples<3>, reseal_nothing, round_trip_float<3>},
+      {"twin", based_samples<4>, reseal_nothing, round_trip_based<4>},
+      {"delta", based_samples<5>, reseal_nothing, round_trip_based<5>},
   };
   return cases;
 }

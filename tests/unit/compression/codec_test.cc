@@ -28,7 +28,11 @@ TEST(Codec, Registry) {
   EXPECT_EQ(find_codec("zstd").value()->id(), CodecId::kZstd);
   EXPECT_EQ(find_codec(uint8_t{2}).value()->name(), "planes");
   EXPECT_EQ(find_codec(uint8_t{3}).value()->name(), "entropy");
-  for (const int id : {4, 5, 6, 255}) {
+  EXPECT_EQ(find_codec(uint8_t{4}).value()->name(), "twin");
+  EXPECT_EQ(find_codec(uint8_t{5}).value()->name(), "delta");
+  // Codecs with a base are not asked for by name.
+  EXPECT_EQ(find_codec("twin").status().code(), StatusCode::kInvalidArgument);
+  for (const int id : {6, 255}) {
     EXPECT_EQ(find_codec(static_cast<uint8_t>(id)).status().code(), StatusCode::kUnsupported);
   }
   const Status unknown = find_codec("lz4").status();
