@@ -114,8 +114,8 @@ void join_elements(FloatLayout layout, const uint8_t* symbols, const uint8_t* to
 }
 
 // Encodes up to 64 symbols; gives the number of escapes.
-size_t encode_group(Level level, unsigned width, const uint8_t* symbols, size_t count,
-                    std::byte* planes, uint8_t* escapes) {
+[[maybe_unused]] size_t encode_group(Level level, unsigned width, const uint8_t* symbols,
+                                     size_t count, std::byte* planes, uint8_t* escapes) {
   std::array<uint64_t, kLevelBitsMax> words{};
   size_t escaped = 0;
   for (size_t i = 0; i < count; ++i) {
@@ -132,8 +132,9 @@ size_t encode_group(Level level, unsigned width, const uint8_t* symbols, size_t 
 }
 
 // Decodes up to 64 symbols from the escapes behind `used`; gives the new `used`.
-size_t decode_group(Level level, unsigned width, const std::byte* planes, size_t count,
-                    const uint8_t* escapes, size_t used, size_t escape_count, uint8_t* symbols) {
+[[maybe_unused]] size_t decode_group(Level level, unsigned width, const std::byte* planes,
+                                     size_t count, const uint8_t* escapes, size_t used,
+                                     size_t escape_count, uint8_t* symbols) {
   std::array<uint64_t, kLevelBitsMax> words{};
   uint64_t escaped = ~uint64_t{0} >> (kGroup - count);
   for (unsigned j = 0; j < level.bits; ++j) {
@@ -156,7 +157,8 @@ size_t decode_group(Level level, unsigned width, const std::byte* planes, size_t
   return used;
 }
 
-std::byte* pack_group(uint8_t mask, const uint8_t* top, size_t count, std::byte* planes) {
+[[maybe_unused]] std::byte* pack_group(uint8_t mask, const uint8_t* top, size_t count,
+                                       std::byte* planes) {
   for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
     const int bit = std::countr_zero(rest);
     uint64_t word = 0;
@@ -167,8 +169,9 @@ std::byte* pack_group(uint8_t mask, const uint8_t* top, size_t count, std::byte*
   return planes;
 }
 
-const std::byte* unpack_group(uint8_t mask, uint8_t constant, const std::byte* planes, size_t count,
-                              uint8_t* top) {
+[[maybe_unused]] const std::byte* unpack_group(uint8_t mask, uint8_t constant,
+                                               const std::byte* planes, size_t count,
+                                               uint8_t* top) {
   std::fill_n(top, count, static_cast<uint8_t>(constant & ~mask));
   for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
     const int bit = std::countr_zero(rest);

@@ -27,6 +27,8 @@ Runnable find_runnable() {
   Runnable found{.tables = {&scalar_twin_kernels()}, .count = 1};
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2")) found.tables[found.count++] = &avx2_twin_kernels();
+#elif defined(__aarch64__)
+  found.tables[found.count++] = &neon_twin_kernels();
 #endif
   return found;
 }

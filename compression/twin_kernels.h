@@ -38,6 +38,7 @@ struct TwinKernels {
 
 const TwinKernels& scalar_twin_kernels();
 const TwinKernels& avx2_twin_kernels();  // x86-64 with AVX2; twin_kernels.cc asks for it
+const TwinKernels& neon_twin_kernels();  // AArch64
 // The fastest table that this machine can run, asked once.
 const TwinKernels& twin_kernels();
 // Every table that this machine can run, the scalar one first: for tests and measurements.
