@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 
 #include "io/base/check.h"
+#include "io/posix_file_system.h"
 
 namespace caisson::bench {
 
@@ -82,6 +84,25 @@ Status DeviceLimit::write() {
   allocated_ = true;
   CAISSON_RETURN_IF_ERROR(transfer(true));
   return file_->sync();
+}
+
+Result<LimitRates> measure_limit(const std::string& directory, uint64_t bytes,
+                                 std::string_view io_engine) {
+  using Clock = std::chrono::steady_clock;
+  const std::string path = directory + "/caisson-limit-" + std::to_string(::getpid());
+  CAISSON_ASSIGN_OR_RETURN(const auto files, make_posix_file_system(io_engine));
+  CAISSON_ASSIGN_OR_RETURN(const auto limit, DeviceLimit::create(*files, path, bytes));
+  const auto rate_since = [bytes](Clock::time_point began) {
+    return static_cast<double>(bytes) / std::chrono::duration<double>(Clock::now() - began).count();
+  };
+  LimitRates rates;
+  auto began = Clock::now();
+  CAISSON_RETURN_IF_ERROR(limit->write());
+  rates.write = rate_since(began);
+  began = Clock::now();
+  CAISSON_RETURN_IF_ERROR(limit->read());
+  rates.read = rate_since(began);
+  return rates;
 }
 
 Status buffered_write(const std::string& path, Bytes data, const std::stop_token& stop) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <stop_token>
 #include <string>
+#include <string_view>
 
 #include "caisson/result.h"
 #include "io/base/buffer.h"
@@ -43,6 +44,14 @@ class DeviceLimit {
   std::unique_ptr<File> file_;
   std::unique_ptr<IoQueue> queue_;
 };
+
+// L alone, in bytes a second: one write of fresh blocks and one read of them, in a scratch file of
+// `directory`.
+struct LimitRates {
+  double write = 0, read = 0;
+};
+Result<LimitRates> measure_limit(const std::string& directory, uint64_t bytes,
+                                 std::string_view io_engine);
 
 // What most checkpoint writers do: buffered write(2) of the same bytes in 4 MiB calls, then fsync,
 // then the directory's fsync. The caller removes the file.

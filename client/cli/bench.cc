@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "bench/device_limit.h"
 #include "bench/metadata_bench.h"
 #include "bench/rank_team.h"
 #include "bench/report_html.h"
@@ -180,6 +181,7 @@ class BenchCommand final : public Command {
         "--against", against_,
         "Compare with the --json output of an earlier run; exit code 1 when something is "
         "worse by more than the spread of both");
+    app.add_flag("--limit", limit_, "Instead: the device limit alone, once, over --size bytes");
     app.add_flag("--metadata", metadata_,
                  "Instead: how commit, look-up, index and log grow with the number of tiles");
     app.add_option("--tiles-max", tiles_max_, "With --metadata: the largest checkpoint")
@@ -191,6 +193,7 @@ class BenchCommand final : public Command {
     if (directory_.empty()) {
       return invalid_argument("bench needs a directory on the device to measure");
     }
+    if (limit_) return run_limit(session);
     return metadata_ ? run_metadata(session) : run_cases(session);
   }
 
@@ -244,6 +247,26 @@ class BenchCommand final : public Command {
     return worse ? kExitDifferent : kExitOk;
   }
 
+  Result<int> run_limit(const Session& session) {
+    CAISSON_ASSIGN_OR_RETURN(const uint64_t bytes, parse_bytes(size_));
+    if (bytes == 0 || bytes % bench::kLimitRequestBytes != 0) {
+      return invalid_argument("bench: --limit takes a --size that is a multiple of 4MiB");
+    }
+    CAISSON_ASSIGN_OR_RETURN(
+        const bench::LimitRates rates,
+        bench::measure_limit(directory_, bytes, session.store_options(true).io_engine));
+    if (session.globals.json) {
+      print_json({{"schema", "caisson.bench.limit/1"},
+                  {"bytes", bytes},
+                  {"write_bytes_per_second", rates.write},
+                  {"read_bytes_per_second", rates.read}});
+    } else {
+      fmt::print("write {} GB/s, read {} GB/s\n", bench::figure(rates.write * 1e-9),
+                 bench::figure(rates.read * 1e-9));
+    }
+    return kExitOk;
+  }
+
   Result<int> run_metadata(const Session& session) {
     bench::MetadataBenchOptions options;
     options.directory = directory_;
@@ -265,6 +288,7 @@ class BenchCommand final : public Command {
   std::string html_, against_;
   uint32_t rounds_ = 9;
   double settle_ = 1;
+  bool limit_ = false;
   bool metadata_ = false;
   uint64_t tiles_max_ = 10'000'000;
 };

@@ -18,6 +18,13 @@ for case in $("$caisson" bench --list | awk '/^[a-z]/ { print $1 }'); do
 done
 grep -q '</html>' "$scratch/report.html" || fail "no page"
 
+"$caisson" bench "$scratch/device" --limit --size 64MiB --json | grep -q '"write_bytes_per_second"' ||
+  fail "no device limit alone"
+nothing_left
+code=0
+"$caisson" bench "$scratch/device" --limit --size 5MiB 2> /dev/null || code=$?
+(( code == 2 )) || fail "exit code $code for a limit over no multiple of 4 MiB"
+
 # Against itself nothing differs; whether a second run does is chance, but 0 and 1 are all it says.
 code=0
 "$caisson" bench "$scratch/device" --case save --size 64MiB --rounds 2 --settle 0 --quiet \
