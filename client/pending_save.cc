@@ -1,5 +1,6 @@
 #include "client/pending_save.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "io/base/check.h"
@@ -19,6 +20,17 @@ Status PendingSave::State::wait() {
   while (!done) finished.wait(mutex);
   seen = true;
   return status;
+}
+
+bool PendingSave::State::wait_for(std::chrono::nanoseconds timeout) {
+  // A time that the clock cannot hold is one that never comes.
+  constexpr std::chrono::nanoseconds kLongest = std::chrono::hours(24 * 365);
+  const auto deadline = std::chrono::steady_clock::now() + std::min(timeout, kLongest);
+  MutexLock lock(mutex);
+  while (!done) {
+    if (finished.wait_until(mutex, deadline) == std::cv_status::timeout) break;
+  }
+  return done;
 }
 
 bool PendingSave::State::is_done() {
@@ -48,6 +60,9 @@ PendingSave::~PendingSave() {
   while (!state_->done) state_->finished.wait(state_->mutex);
 }
 
+bool PendingSave::wait_for(std::chrono::nanoseconds timeout) const {
+  return state_->wait_for(timeout);
+}
 bool PendingSave::done() const { return state_->is_done(); }
 Status PendingSave::wait() { return state_->wait(); }
 void PendingSave::cancel() { state_->stop.request_stop(); }

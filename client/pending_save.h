@@ -2,6 +2,8 @@
 // Thread-safe.
 #pragma once
 
+#include <chrono>
+#include <condition_variable>
 #include <stop_token>
 
 #include "caisson/store.h"
@@ -14,12 +16,13 @@ struct PendingSave::State {
   void finish(Status status, SaveReport report) CAISSON_EXCLUDES(mutex);
   Status wait() CAISSON_EXCLUDES(mutex);
   bool is_done() CAISSON_EXCLUDES(mutex);
+  bool wait_for(std::chrono::nanoseconds timeout) CAISSON_EXCLUDES(mutex);
   // The error, when the save failed and nobody has been told yet; ok otherwise.
   Status take_unseen_error() CAISSON_EXCLUDES(mutex);
 
   std::stop_source stop;  // cancel()
   Mutex mutex;
-  CondVar finished;
+  std::condition_variable_any finished;  // takes our Mutex, and knows timeouts
   bool done CAISSON_GUARDED_BY(mutex) = false;
   bool seen CAISSON_GUARDED_BY(mutex) = false;
   Status status CAISSON_GUARDED_BY(mutex);

@@ -11,6 +11,7 @@
 // After fork() a child must open a Store of its own; the inherited one answers kInvalidArgument.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -97,6 +98,9 @@ class PendingSave {
   bool done() const;
   // Blocks until the checkpoint is durable and committed, or failed. Every call gives the same.
   Status wait();
+  // Blocks for `timeout` at most; whether it has finished. Does not count as asking for the
+  // outcome.
+  bool wait_for(std::chrono::nanoseconds timeout) const;
   // After wait() gave ok.
   const SaveReport& report() const;
   // Asks the save to stop; wait() then gives kCancelled, unless it had committed already.
@@ -162,8 +166,8 @@ class Store {
   virtual Result<std::vector<TensorInfo>> tensors(const std::string& name,
                                                   std::string_view glob = "*") = 0;
   // Fills every target, verified; reads each stored byte once. Fails before it reads when a tensor
-  // is missing or a box does not fit, listing all such targets. After any other error the content of
-  // the targets is unspecified.
+  // is missing or a box does not fit, listing all such targets. After any other error the content
+  // of the targets is unspecified.
   virtual Status restore(const std::string& name, std::span<const TensorTarget> targets,
                          const RestoreOptions& options = {}) = 0;
   virtual Result<std::vector<std::byte>> read_blob(const std::string& name,
