@@ -9,8 +9,8 @@ namespace caisson {
 
 Status restore_targets(ObjectStore& objects, Manifest& manifest, MemoryBudget& budget,
                        std::span<const TensorTarget> targets, const RestoreOptions& options,
-                       Trace* trace) {
-  return restore_boxes(objects, manifest, budget, targets, options, trace).status();
+                       Trace* trace, Metrics* metrics) {
+  return restore_boxes(objects, manifest, budget, targets, options, trace, metrics).status();
 }
 
 Result<ByteVector> read_blob(ObjectStore& objects, Manifest& manifest, MemoryBudget& budget,

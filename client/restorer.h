@@ -14,7 +14,7 @@ namespace caisson {
 // Fills every target, or fails before it reads when one cannot be filled; see Store::restore.
 Status restore_targets(ObjectStore& objects, Manifest& manifest, MemoryBudget& budget,
                        std::span<const TensorTarget> targets, const RestoreOptions& options,
-                       Trace* trace = nullptr);
+                       Trace* trace = nullptr, Metrics* metrics = nullptr);
 
 // kNotFound when there is no such blob, kInvalidArgument when it is a tensor.
 Result<ByteVector> read_blob(ObjectStore& objects, Manifest& manifest, MemoryBudget& budget,

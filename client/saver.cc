@@ -73,7 +73,11 @@ class RankSave final : public SaveTransaction {
   }
 
   // Every byte has been read when it returns, so SaveOptions::stage needs no copy here.
-  Status put(const SaveInput& input) override { return put_items(own_input(input).items); }
+  Status put(const SaveInput& input) override {
+    Status status = put_items(own_input(input).items);
+    context_.count_end(Operation::kSave, status);
+    return status;
+  }
 
   Status put_items(std::span<const SaveItem> items) {
     CAISSON_RETURN_IF_ERROR(context_.check_process());
@@ -83,9 +87,18 @@ class RankSave final : public SaveTransaction {
   }
 
   Result<SealedPart> seal() override {
+    auto sealed = seal_part();
+    context_.count_end(Operation::kSave, sealed.status());
+    return sealed;
+  }
+
+  Result<SealedPart> seal_part() {
     CAISSON_RETURN_IF_ERROR(context_.check_process());
     CAISSON_ASSIGN_OR_RETURN(const format::SealedRef part, pipeline_->seal());
     update_report();
+    if (context_.metrics() != nullptr) {
+      context_.metrics()->state().part_seconds.observe(std::chrono::steady_clock::now() - started_);
+    }
     return SealedPart{.token = encode_part_token({.save = ticket_.save,
                                                   .rank = rank_,
                                                   .part = part,
@@ -130,7 +143,8 @@ Result<std::unique_ptr<RankSave>> make_rank_save(StoreContext& context, const Ti
                               .memory_check = options.memory_check,
                               .progress = options.progress,
                               .stop = options.stop,
-                              .trace = context.trace()};
+                              .trace = context.trace(),
+                              .metrics = context.metrics()};
   std::string warning;
   if (ticket.parent) {
     // A parent that cannot be read costs space, not the new checkpoint: the save goes on.
@@ -310,6 +324,9 @@ Result<SaveReport> commit_save(StoreContext& context, const Ticket& ticket, uint
   report.raw_bytes = outcome.raw_bytes;
   report.stored_bytes = outcome.stored_bytes;
   report.seconds = seconds_since(started);
+  if (context.metrics() != nullptr) {
+    context.metrics()->state().commit_seconds.observe(std::chrono::steady_clock::now() - started);
+  }
   // The checkpoint is committed whether or not this works; the next opening reads a longer log.
   (void)context.log().snapshot_if_due();
   return report;
@@ -327,7 +344,7 @@ Result<SaveReport> save_whole(StoreContext& context, const std::string& name,
     if (options.stage) rank_options.memory_check = MemoryCheck::kOff;  // what is read is our copy
     CAISSON_ASSIGN_OR_RETURN(const auto rank, make_rank_save(context, ticket, 0, rank_options));
     CAISSON_RETURN_IF_ERROR(rank->put_items(items));
-    CAISSON_ASSIGN_OR_RETURN(SealedPart part, rank->seal());
+    CAISSON_ASSIGN_OR_RETURN(SealedPart part, rank->seal_part());
     if (options.stop.stop_requested()) return cancelled("the save was cancelled");
     return std::pair(std::move(part), rank->report().warning);
   };

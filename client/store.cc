@@ -99,6 +99,15 @@ class StoreImpl final : public Store {
 
  private:
   Status unseen_error() CAISSON_EXCLUDES(mutex_);
+  Result<PendingSave> start_save(const std::string& name, const SaveInput& input,
+                                 const SaveOptions& options);
+  Status restore_uncounted(const std::string& name, std::span<const TensorTarget> targets,
+                           const RestoreOptions& options);
+  template <typename T>
+  Result<T> counted_save(Result<T> outcome) {
+    context_->count_end(Operation::kSave, outcome.status());
+    return outcome;
+  }
   Result<CheckpointInfo> describe(const LogState& state, const Checkpoint& checkpoint);
   Result<std::vector<TensorInfo>> tensors_of(const Checkpoint& checkpoint, std::string_view glob);
 
@@ -122,10 +131,13 @@ Status StoreImpl::unseen_error() {
 
 Result<PendingSave> StoreImpl::save(const std::string& name, const SaveInput& input,
                                     const SaveOptions& options) {
+  return counted_save(start_save(name, input, options));
+}
+
+Result<PendingSave> StoreImpl::start_save(const std::string& name, const SaveInput& input,
+                                          const SaveOptions& options) {
   const auto started = std::chrono::steady_clock::now();
-  const auto seconds = [started] {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-  };
+  const auto taken = [started] { return std::chrono::steady_clock::now() - started; };
   CAISSON_RETURN_IF_ERROR(context_->check_process());
   CAISSON_RETURN_IF_ERROR(unseen_error());
   CAISSON_RETURN_IF_ERROR(check_save(*context_, name, options));
@@ -137,16 +149,22 @@ Result<PendingSave> StoreImpl::save(const std::string& name, const SaveInput& in
     MutexLock lock(mutex_);
     saves_.push_back(state);
   }
-  background_->post([this, state, owned, name, options, seconds, stall = seconds()]() mutable {
+  const auto stall = taken();
+  if (context_->metrics() != nullptr) context_->metrics()->state().stall_seconds.observe(stall);
+  background_->post([this, state, owned, name, options, taken, stall]() mutable {
     // Two ways to cancel meet in one token.
     const std::stop_callback forward(options.stop, [state] { state->stop.request_stop(); });
     SaveOptions with_stop = options;
     with_stop.stop = state->stop.get_token();
     auto report = save_whole(*context_, name, owned->items, with_stop);
     owned.reset();  // the staging arena goes before anybody hears that the save is over
+    context_->count_end(Operation::kSave, report.status());
     if (!report.ok()) return state->finish(report.status(), {});
-    report->stall_seconds = stall;
-    report->seconds = seconds();
+    if (context_->metrics() != nullptr) {
+      context_->metrics()->state().save_seconds.observe(taken());
+    }
+    report->stall_seconds = std::chrono::duration<double>(stall).count();
+    report->seconds = std::chrono::duration<double>(taken()).count();
     state->finish(ok_status(), std::move(report).value());
   });
   return PendingSave(state);
@@ -155,7 +173,8 @@ Result<PendingSave> StoreImpl::save(const std::string& name, const SaveInput& in
 Result<std::string> StoreImpl::begin_save(const std::string& name, const SaveOptions& options) {
   CAISSON_RETURN_IF_ERROR(context_->check_process());
   CAISSON_RETURN_IF_ERROR(unseen_error());
-  CAISSON_ASSIGN_OR_RETURN(const Ticket ticket, caisson::begin_save(*context_, name, options));
+  CAISSON_ASSIGN_OR_RETURN(const Ticket ticket,
+                           counted_save(caisson::begin_save(*context_, name, options)));
   return encode_ticket(ticket);
 }
 
@@ -165,7 +184,7 @@ Result<std::unique_ptr<SaveTransaction>> StoreImpl::join_save(const std::string&
   CAISSON_RETURN_IF_ERROR(context_->check_process());
   CAISSON_RETURN_IF_ERROR(context_->check_writable());
   CAISSON_ASSIGN_OR_RETURN(const Ticket decoded, decode_ticket(ticket));
-  return caisson::join_save(*context_, decoded, rank, options);
+  return counted_save(caisson::join_save(*context_, decoded, rank, options));
 }
 
 Result<SaveReport> StoreImpl::commit_save(const std::string& ticket, uint32_t ranks,
@@ -174,7 +193,7 @@ Result<SaveReport> StoreImpl::commit_save(const std::string& ticket, uint32_t ra
   CAISSON_RETURN_IF_ERROR(context_->check_process());
   CAISSON_RETURN_IF_ERROR(context_->check_writable());
   CAISSON_ASSIGN_OR_RETURN(const Ticket decoded, decode_ticket(ticket));
-  return caisson::commit_save(*context_, decoded, ranks, parts, options);
+  return counted_save(caisson::commit_save(*context_, decoded, ranks, parts, options));
 }
 
 Status StoreImpl::abort_save(const std::string& ticket) {
@@ -291,12 +310,24 @@ Result<std::vector<TensorInfo>> StoreImpl::tensors_of(const Checkpoint& checkpoi
 
 Status StoreImpl::restore(const std::string& name, std::span<const TensorTarget> targets,
                           const RestoreOptions& options) {
+  const auto started = std::chrono::steady_clock::now();
+  Status status = restore_uncounted(name, targets, options);
+  context_->count_end(Operation::kRestore, status);
+  if (status.ok() && context_->metrics() != nullptr) {
+    context_->metrics()->state().restore_seconds.observe(std::chrono::steady_clock::now() -
+                                                         started);
+  }
+  return status;
+}
+
+Status StoreImpl::restore_uncounted(const std::string& name, std::span<const TensorTarget> targets,
+                                    const RestoreOptions& options) {
   CAISSON_RETURN_IF_ERROR(context_->check_process());
   CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, context_->find(name));
   return read_live(context_->log(), checkpoint, [&](const Checkpoint& now) -> Status {
     CAISSON_ASSIGN_OR_RETURN(const auto manifest, context_->manifest(now.root));
     return restore_targets(context_->objects(), *manifest, context_->budget(), targets, options,
-                           context_->trace().get());
+                           context_->trace().get(), context_->metrics().get());
   });
 }
 

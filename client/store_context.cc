@@ -23,6 +23,7 @@ StoreContext::StoreContext(std::unique_ptr<ObjectStore> objects, UuidSource& uui
       clock_(clock),
       hints_(hints),
       trace_(options.trace),
+      metrics_(options.metrics),
       pid_(::getpid()),
       budget_(options.memory_bytes_max) {}
 
@@ -66,6 +67,14 @@ Status StoreContext::open_store_file(bool create) {
   store_file_ = std::move(bytes).value();
   writable_ = format::may_write(store.features);
   return ok_status();
+}
+
+void StoreContext::count_end(Operation operation, const Status& status) const {
+  if (metrics_ == nullptr) return;
+  Metrics::State& counted = metrics_->state();
+  counted.count_error(operation, status);
+  counted.memory_peak_bytes.raise(budget_.bytes_peak());
+  counted.memory_max_bytes.raise(budget_.bytes_max());
 }
 
 bool StoreContext::is_forked() const { return ::getpid() != pid_; }

@@ -12,6 +12,7 @@
 #include "caisson/options.h"
 #include "engine/log.h"
 #include "engine/manifest.h"
+#include "engine/metrics.h"
 #include "engine/store_dedup.h"
 #include "io/base/buffer.h"
 #include "io/base/clock.h"
@@ -38,7 +39,10 @@ class StoreContext {
   UuidSource& uuids() { return uuids_; }
   Clock& clock() { return clock_; }
   const Uuid& uuid() const { return uuid_; }
-  const std::shared_ptr<Trace>& trace() const { return trace_; }  // may be null
+  const std::shared_ptr<Trace>& trace() const { return trace_; }        // may be null
+  const std::shared_ptr<Metrics>& metrics() const { return metrics_; }  // may be null
+  // Counts how an operation ended, and the most memory that any has taken. Nothing without metrics.
+  void count_end(Operation operation, const Status& status) const;
   ChunkHints* hints() { return hints_; }  // null: saves dedup by position alone
 
   // The epoch under which this Store saves to `run`: claimed at the first call, the same ever
@@ -70,6 +74,7 @@ class StoreContext {
   Clock& clock_;
   ChunkHints* const hints_;
   const std::shared_ptr<Trace> trace_;
+  const std::shared_ptr<Metrics> metrics_;
   const pid_t pid_;
   MemoryBudget budget_;
   Uuid uuid_;

@@ -65,8 +65,10 @@ std::optional<PlacedChunk> ParentDedup::find(const Box& piece) {
     if (entry == nullptr) return std::nullopt;
     const bool has_base = (entry->flags & format::kFlagHasBase) != 0;
     if (entry->pack == format::kPackInline || has_base) return std::nullopt;
-    return PlacedChunk{
-        .entry = *entry, .parent_pack = &parent_->pack_of(shard.part, *entry), .own_pack = {}};
+    return PlacedChunk{.entry = *entry,
+                       .parent_pack = &parent_->pack_of(shard.part, *entry),
+                       .own_pack = {},
+                       .source = ChunkSource::kParent};
   }
   return std::nullopt;
 }
@@ -100,7 +102,9 @@ std::optional<PlacedChunk> SaveChunks::find(const Digest& id, uint32_t raw_bytes
   MutexLock lock(mutex_);
   const auto found = chunks_.find(id);
   if (found == chunks_.end() || found->second.entry.raw_bytes != raw_bytes) return std::nullopt;
-  return found->second;
+  PlacedChunk chunk = found->second;
+  chunk.source = ChunkSource::kSave;
+  return chunk;
 }
 
 void SaveChunks::add(const PlacedChunk& chunk) {

@@ -17,12 +17,22 @@
 
 namespace caisson {
 
+// Where a chunk of a save comes from.
+enum class ChunkSource : uint8_t {
+  kNew,     // stored by this piece
+  kInline,  // in the part table
+  kParent,  // the same place of the checkpoint that the save is compared with
+  kSave,    // stored before by the same save
+  kStore,   // found through the index
+};
+
 // A chunk and the pack that holds it. Exactly one of the two packs is meant: `parent_pack` when not
 // null (it points into the parent's manifest), else `own_pack`.
 struct PlacedChunk {
   format::ChunkEntry entry;
   const format::SealedRef* parent_pack = nullptr;
   format::ObjectRef own_pack;
+  ChunkSource source = ChunkSource::kNew;
 };
 
 // One worker's view of the parent checkpoint. Thread-compatible. A parent that cannot be read never

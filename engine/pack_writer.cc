@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/metrics.h"
 #include "io/base/check.h"
 
 namespace caisson {
@@ -146,6 +147,10 @@ Status PackWriter::submit_segment() {
     open_->object = std::move(object).value();
   }
   while (queue_->in_flight() >= queue_->depth()) CAISSON_RETURN_IF_ERROR(reap());
+  if (options_.metrics != nullptr) {
+    options_.metrics->state().write_depth.observe(uint64_t{queue_->in_flight()});
+    options_.metrics->state().save_written_bytes.add(bytes);
+  }
   const uint64_t tag = free_tags_.back();
   const Status submitted =
       queue_->submit_write(*open_->object, buffer_offset_, buffer.first(bytes), tag);

@@ -17,6 +17,7 @@
 #include <memory>
 #include <vector>
 
+#include "caisson/metrics.h"
 #include "caisson/trace.h"
 #include "engine/format/pack.h"
 #include "io/base/buffer.h"
@@ -37,8 +38,9 @@ class PackWriter {
     // share a writer uuid and interleave their numbers.
     uint32_t first_number = 0;
     uint32_t number_step = 1;
-    Trace* trace = nullptr;    // may be null
-    std::string trace_rows{};  // what its rows begin with
+    Trace* trace = nullptr;      // may be null
+    std::string trace_rows{};    // what its rows begin with
+    Metrics* metrics = nullptr;  // may be null
   };
   PackWriter(ObjectStore& objects, const Options& options);
   ~PackWriter();

@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "engine/metrics.h"
 #include "engine/restore_memory.h"
 #include "engine/restore_plan.h"
 #include "engine/restore_request.h"
@@ -64,11 +65,18 @@ std::vector<MutableBytes> memory_in_order(const RestorePlan& plan, const Restore
   return ranges;
 }
 
+void count(const RestoreReport& report, Metrics::State& metrics) {
+  metrics.restore_raw_bytes.add(report.raw_bytes);
+  metrics.restore_stored_bytes.add(report.stored_bytes);
+  metrics.restore_read_bytes.add(report.read_bytes);
+  metrics.retried_chunks.add(report.retried_chunks);
+}
+
 }  // namespace
 
 Result<RestoreReport> restore_boxes(ObjectStore& objects, Manifest& manifest, MemoryBudget& budget,
                                     std::span<const TensorTarget> targets,
-                                    const RestoreOptions& options, Trace* trace) {
+                                    const RestoreOptions& options, Trace* trace, Metrics* metrics) {
   // 1 manifest: every name and box is checked before anything is read.
   CAISSON_ASSIGN_OR_RETURN(RestoreRequest request, resolve_targets(manifest, targets));
   find_hugepages(request);
@@ -77,7 +85,7 @@ Result<RestoreReport> restore_boxes(ObjectStore& objects, Manifest& manifest, Me
   CAISSON_ASSIGN_OR_RETURN(const RestorePlan plan, plan_reads(manifest, request));
 
   // 3 read, 4 decode, 5 verify, 6 place: restore_reads.
-  RestoreRun run(objects, manifest, request, plan, options, trace);
+  RestoreRun run(objects, manifest, request, plan, options, trace, metrics);
   CAISSON_RETURN_IF_ERROR(run.check_stop());
   const auto workers =
       static_cast<uint32_t>(std::min<uint64_t>(std::max(options.workers, 1u), plan.reads.size()));
@@ -92,12 +100,14 @@ Result<RestoreReport> restore_boxes(ObjectStore& objects, Manifest& manifest, Me
     if (workers > 0) work();
   }
   CAISSON_RETURN_IF_ERROR(run.status());
-  return RestoreReport{.raw_bytes = request.raw_bytes,
-                       .stored_bytes = plan.stored_bytes,
-                       .read_bytes = plan.read_bytes,
-                       .chunks = plan.chunks.size(),
-                       .reads = plan.reads.size(),
-                       .retried_chunks = run.retried_chunks.load()};
+  const RestoreReport report{.raw_bytes = request.raw_bytes,
+                             .stored_bytes = plan.stored_bytes,
+                             .read_bytes = plan.read_bytes,
+                             .chunks = plan.chunks.size(),
+                             .reads = plan.reads.size(),
+                             .retried_chunks = run.retried_chunks.load()};
+  if (metrics != nullptr) count(report, metrics->state());
+  return report;
 }
 
 }  // namespace caisson

@@ -25,6 +25,7 @@ struct RestoreReport {
 // is unspecified: bytes are read and copied to their place first and verified there.
 Result<RestoreReport> restore_boxes(ObjectStore& objects, Manifest& manifest, MemoryBudget& budget,
                                     std::span<const TensorTarget> targets,
-                                    const RestoreOptions& options, Trace* trace = nullptr);
+                                    const RestoreOptions& options, Trace* trace = nullptr,
+                                    Metrics* metrics = nullptr);
 
 }  // namespace caisson

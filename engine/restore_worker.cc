@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/chunk_reader.h"
+#include "engine/metrics.h"
 #include "engine/restore_memory.h"
 #include "engine/verify_hint.h"
 #include "io/base/check.h"
@@ -202,6 +203,9 @@ Result<bool> RestoreWorker::submit(const PlannedRead& read) {
     slot.into = arena_.take(read.bytes);
     if (slot.into.empty()) return false;
     staged_in_flight_ += read.bytes;
+  }
+  if (run_.metrics != nullptr) {
+    run_.metrics->state().read_depth.observe(uint64_t{queue_->in_flight()});
   }
   const uint32_t tag = free_slots_.back();
   CAISSON_RETURN_IF_ERROR(

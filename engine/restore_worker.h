@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 
+#include "caisson/metrics.h"
 #include "caisson/options.h"
 #include "caisson/trace.h"
 #include "engine/object_reads.h"
@@ -22,13 +23,15 @@ namespace caisson {
 class RestoreRun {
  public:
   RestoreRun(ObjectStore& objects_in, Manifest& manifest_in, const RestoreRequest& request_in,
-             const RestorePlan& plan_in, const RestoreOptions& options, Trace* trace_in)
+             const RestorePlan& plan_in, const RestoreOptions& options, Trace* trace_in,
+             Metrics* metrics_in)
       : objects(objects_in),
         manifest(manifest_in),
         request(request_in),
         plan(plan_in),
         name(manifest.root().run + "/" + std::to_string(manifest.root().step)),
         trace(trace_in),
+        metrics(metrics_in),
         bases(objects_in),
         options_(options) {}
 
@@ -94,7 +97,8 @@ class RestoreRun {
   const RestoreRequest& request;
   const RestorePlan& plan;
   const std::string name;
-  Trace* const trace;  // may be null
+  Trace* const trace;      // may be null
+  Metrics* const metrics;  // may be null
   ObjectReads bases;
   std::atomic<uint64_t> retried_chunks{0};
 

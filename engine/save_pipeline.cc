@@ -6,6 +6,7 @@
 #include <thread>
 #include <utility>
 
+#include "engine/metrics.h"
 #include "engine/save_batches.h"
 #include "engine/save_codec.h"
 #include "engine/save_plan.h"
@@ -48,6 +49,7 @@ class RankPartPipeline final : public SavePipeline {
 
  private:
   Status take_batch(const SaveBatch& batch);
+  void count(const SaveBatch& batch) const;
   void show_progress(bool always);
 
   const format::ObjectRef part_ref_;
@@ -106,8 +108,25 @@ Status RankPartPipeline::take_batch(const SaveBatch& batch) {
   totals_.tiles += batch.chunks.size();
   totals_.raw_bytes += batch.raw_bytes;
   totals_.deduplicated_bytes += batch.deduplicated_bytes;
+  if (shared_.config.metrics != nullptr) count(batch);
   show_progress(false);
   return ok_status();
+}
+
+void RankPartPipeline::count(const SaveBatch& batch) const {
+  Metrics::State& metrics = shared_.config.metrics->state();
+  metrics.save_raw_bytes.add(batch.raw_bytes);
+  metrics.save_deduplicated_bytes.add(batch.deduplicated_bytes);
+  for (const PlacedChunk& chunk : batch.chunks) {
+    const bool is_inline = chunk.entry.pack == format::kPackInline;
+    const ChunkSource source = is_inline ? ChunkSource::kInline : chunk.source;
+    metrics.save_chunks[static_cast<size_t>(source)].add();
+    if (source != ChunkSource::kNew) continue;
+    metrics.save_stored_bytes.add(chunk.entry.stored_bytes);
+    metrics.codec_chunks[chunk.entry.codec].add();
+    metrics.codec_raw_bytes[chunk.entry.codec].add(chunk.entry.raw_bytes);
+    metrics.codec_stored_bytes[chunk.entry.codec].add(chunk.entry.stored_bytes);
+  }
 }
 
 void RankPartPipeline::show_progress(bool always) {

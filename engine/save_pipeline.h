@@ -51,7 +51,8 @@ class SavePipeline {
     uint64_t bytes_expected = 0;
     ProgressFn progress;
     std::stop_token stop;
-    std::shared_ptr<Trace> trace;  // may be null
+    std::shared_ptr<Trace> trace;      // may be null
+    std::shared_ptr<Metrics> metrics;  // may be null
   };
   static Result<std::unique_ptr<SavePipeline>> create(ObjectStore& objects, MemoryBudget& budget,
                                                       UuidSource& uuids, Config config);

@@ -36,7 +36,8 @@ SaveWorker::SaveWorker(ObjectStore& objects, MemoryBudget& budget, SaveShared& s
                        .first_number = number,
                        .number_step = workers,
                        .trace = trace_,
-                       .trace_rows = trace_rows_}) {
+                       .trace_rows = trace_rows_,
+                       .metrics = shared.config.metrics.get()}) {
   if (trace_ == nullptr) return;
   hash_row_ = trace_->row(trace_rows_ + "2 hash");
   encode_row_ = trace_->row(trace_rows_ + "4 encode");

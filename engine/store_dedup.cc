@@ -16,7 +16,10 @@ std::optional<PlacedChunk> StoreDedup::find(const Digest& id, uint32_t raw_bytes
     const auto found = pack->by_offset.find(hint.offset_units);
     if (found == pack->by_offset.end()) continue;
     if (found->second.id != id || found->second.raw_bytes != raw_bytes) continue;
-    return PlacedChunk{.entry = found->second, .parent_pack = &pack->sealed, .own_pack = {}};
+    return PlacedChunk{.entry = found->second,
+                       .parent_pack = &pack->sealed,
+                       .own_pack = {},
+                       .source = ChunkSource::kStore};
   }
   return std::nullopt;
 }

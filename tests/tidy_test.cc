@@ -59,8 +59,8 @@ std::string layer_of(const std::string& path) {
   static const std::map<std::string, std::string> public_headers = {
       {"caisson/status.h", "io/base"}, {"caisson/result.h", "io/base"},
       {"caisson/tensor.h", "engine"},  {"caisson/options.h", "engine"},
-      {"caisson/trace.h", "engine"},   {"caisson/store.h", "client"},
-      {"caisson/c.h", "client"}};
+      {"caisson/metrics.h", "engine"}, {"caisson/trace.h", "engine"},
+      {"caisson/store.h", "client"},   {"caisson/c.h", "client"}};
   if (const auto found = public_headers.find(path); found != public_headers.end()) {
     return found->second;
   }

@@ -22,15 +22,18 @@ struct Globals {
   bool quiet = false;
   std::string io_engine = "auto";
   uint64_t memory_bytes_max = StoreOptions{}.memory_bytes_max;
-  std::string trace_file;  // empty: none
+  std::string trace_file;    // empty: none
+  std::string metrics_file;  // empty: none
 };
 
-class TraceFile;  // trace_file.h
+class TraceFile;    // trace_file.h
+class MetricsFile;  // metrics_file.h
 
 struct Session {
   const Globals& globals;
   std::stop_token stop;  // the person pressed Ctrl-C, or SIGTERM came
   TraceFile& trace;
+  MetricsFile& metrics;
 
   StoreOptions store_options(bool create) const;
 };

@@ -9,6 +9,7 @@
 #include "caisson/store.h"
 #include "client/cli/commands.h"
 #include "client/cli/indexed.h"
+#include "client/cli/metrics_file.h"
 #include "client/cli/progress.h"
 #include "client/cli/ranks.h"
 #include "client/cli/text.h"
@@ -138,7 +139,8 @@ class ImportCommand final : public Command {
                        {"workers", options_.workers},
                        {"io", session.globals.io_engine},
                        {"memory", session.globals.memory_bytes_max},
-                       {"trace", session.trace.trace() != nullptr}});
+                       {"trace", session.trace.trace() != nullptr},
+                       {"metrics", session.metrics.metrics() != nullptr}});
     }
     CAISSON_ASSIGN_OR_RETURN(
         const std::vector<Json> results,
@@ -147,6 +149,7 @@ class ImportCommand final : public Command {
     for (const Json& result : results) {
       parts.push_back({result.value("token", std::string())});
       session.trace.add(result.value("trace", Json::array()));
+      session.metrics.add(result.value("metrics", Json::array()));
     }
     return parts;
   }
@@ -199,6 +202,7 @@ class ImportRankCommand final : public Command {
     CAISSON_ASSIGN_OR_RETURN(const ImportPlan plan, ImportPlan::make(sources));
     const ImportSlice slice = plan.slice(rank, ranks);
     if (task.value("trace", false)) session.trace.start(TraceFile::kRankEventsMax);
+    if (task.value("metrics", false)) session.metrics.start();
 
     StoreOptions store_options = session.store_options(false);
     store_options.io_engine = task.value("io", store_options.io_engine);
@@ -213,7 +217,9 @@ class ImportRankCommand final : public Command {
     CAISSON_RETURN_IF_ERROR(transaction->put(slice.input()));
     CAISSON_ASSIGN_OR_RETURN(const SealedPart part, transaction->seal());
     CAISSON_RETURN_IF_ERROR(plan.check_unchanged());  // as this process mapped them
-    return Json{{"token", part.token}, {"trace", session.trace.events()}};
+    return Json{{"token", part.token},
+                {"trace", session.trace.events()},
+                {"metrics", session.metrics.numbers()}};
   }
 };
 

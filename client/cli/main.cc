@@ -15,6 +15,7 @@
 #include "client/cli/exit_code.h"
 #include "client/cli/interrupt.h"
 #include "client/cli/manual.h"
+#include "client/cli/metrics_file.h"
 #include "client/cli/text.h"
 #include "client/cli/trace_file.h"
 
@@ -70,6 +71,7 @@ StoreOptions Session::store_options(bool create) const {
   options.io_engine = globals.io_engine;
   options.memory_bytes_max = globals.memory_bytes_max;
   options.trace = trace.trace();
+  options.metrics = metrics.metrics();
   return options;
 }
 
@@ -82,6 +84,9 @@ void add_globals(CLI::App& app, Globals& globals) {
       ->check(CLI::IsMember({"auto", "io_uring", "threads", "buffered"}));
   app.add_option("--trace", globals.trace_file,
                  "Write what the stages of saves and restores did, and when, to this file")
+      ->type_name("FILE");
+  app.add_option("--metrics", globals.metrics_file,
+                 "Write counters and histograms of saves and restores to this file, for Prometheus")
       ->type_name("FILE");
   app.add_option_function<std::string>(
          "--memory",
@@ -132,11 +137,18 @@ int report_error(const Status& error, bool json) {
 int run_command(Command& command, const Globals& globals, const std::stop_token& stop) {
   TraceFile trace;
   if (!globals.trace_file.empty()) trace.start();
-  const Result<int> outcome = command.run({.globals = globals, .stop = stop, .trace = trace});
+  MetricsFile metrics;
+  if (!globals.metrics_file.empty()) metrics.start();
+  const Result<int> outcome =
+      command.run({.globals = globals, .stop = stop, .trace = trace, .metrics = metrics});
   int code = outcome.ok() ? *outcome : report_error(outcome.status(), globals.json);
   if (!globals.trace_file.empty()) {  // of a failure, too: where it stood still
     const Status written = trace.write(globals.trace_file);
     if (!written.ok()) code = report_error(written.with_context("--trace"), false);
+  }
+  if (!globals.metrics_file.empty()) {
+    const Status written = metrics.write(globals.metrics_file);
+    if (!written.ok()) code = report_error(written.with_context("--metrics"), false);
   }
   if (std::fflush(stdout) != 0 && code == kExitOk) {
     code = report_error(errno_status(errno, "write to standard output"), false);

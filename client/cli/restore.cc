@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "client/cli/commands.h"
+#include "client/cli/metrics_file.h"
 #include "client/cli/progress.h"
 #include "client/cli/ranks.h"
 #include "client/cli/text.h"
@@ -125,7 +126,8 @@ class RestoreCommand final : public Command {
                        {"dim", job_.slice.dim},
                        {"io", session.globals.io_engine},
                        {"memory", session.globals.memory_bytes_max},
-                       {"trace", session.trace.trace() != nullptr}});
+                       {"trace", session.trace.trace() != nullptr},
+                       {"metrics", session.metrics.metrics() != nullptr}});
     }
     CAISSON_ASSIGN_OR_RETURN(
         const std::vector<Json> results,
@@ -134,6 +136,7 @@ class RestoreCommand final : public Command {
     for (const Json& result : results) {
       for (const Json& file : result.value("files", Json::array())) files.push_back(file);
       session.trace.add(result.value("trace", Json::array()));
+      session.metrics.add(result.value("metrics", Json::array()));
     }
     return files;
   }
@@ -169,11 +172,14 @@ class RestoreRankCommand final : public Command {
     job.options.progress = RankChild::progress();
     job.options.stop = session.stop;
     if (task.value("trace", false)) session.trace.start(TraceFile::kRankEventsMax);
+    if (task.value("metrics", false)) session.metrics.start();
     StoreOptions access = session.store_options(false);
     access.io_engine = task.value("io", access.io_engine);
     access.memory_bytes_max = task.value("memory", access.memory_bytes_max);
     CAISSON_ASSIGN_OR_RETURN(const std::vector<ExportedFile> files, restore_slice(job, access));
-    return Json{{"files", files_json(files)}, {"trace", session.trace.events()}};
+    return Json{{"files", files_json(files)},
+                {"trace", session.trace.events()},
+                {"metrics", session.metrics.numbers()}};
   }
 };
 

@@ -137,6 +137,27 @@ class Verbs(CliTest):
         done = self.run_cli("ls", self.store, "--trace", self.dir / "no" / "t.json", code=3)
         self.assertIn("--trace", done.stderr)
 
+    def test_metrics_sum_up_every_rank(self):
+        numbers = self.dir / "metrics.prom"
+
+        def value(series):
+            lines = [line.rpartition(" ") for line in numbers.read_text().splitlines()]
+            return next(float(value) for name, _, value in lines if name == series)
+
+        self.import_file(self.small(rows=20000), "run/0", "--ranks", 3, "--metrics", numbers)
+        raw_bytes = value('caisson_save_bytes_total{stage="raw"}')
+        self.assertGreaterEqual(raw_bytes, 20000 * 4)
+        self.assertEqual(value("caisson_part_seconds_count"), 3)
+        self.assertEqual(value("caisson_commit_seconds_count"), 1)
+        self.assertGreater(value("caisson_memory_peak_bytes"), 0)
+        self.json_of("restore", self.store, "run/0", "--out", self.dir / "out", "--ranks", 2, "--metrics", numbers)
+        self.assertEqual(value("caisson_restore_seconds_count"), 2)
+        # Of a failure, too; and a place that cannot be written is an error by itself.
+        self.run_cli("import", self.store, "run/0", self.small(rows=20), "--metrics", numbers, code=5)
+        self.assertEqual(value('caisson_errors_total{operation="save",code="already_exists"}'), 1)
+        done = self.run_cli("ls", self.store, "--metrics", self.dir / "no" / "m.prom", code=3)
+        self.assertIn("--metrics", done.stderr)
+
     def test_quiet_where_expected(self):
         self.import_file(self.small())
         for arguments in (

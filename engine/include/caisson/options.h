@@ -10,7 +10,8 @@
 
 namespace caisson {
 
-class Trace;  // caisson/trace.h
+class Metrics;  // caisson/metrics.h
+class Trace;    // caisson/trace.h
 
 struct StoreOptions {
   // Create the store when the directory is absent or empty. A directory that holds anything else
@@ -22,6 +23,8 @@ struct StoreOptions {
   std::string io_engine = "auto";
   // Where the stages of saves and restores are recorded; null: nowhere.
   std::shared_ptr<Trace> trace{};
+  // What saves and restores are counted in; null: nowhere.
+  std::shared_ptr<Metrics> metrics{};
 };
 
 struct Progress {
