@@ -10,13 +10,16 @@ namespace {
 // level is always cheaper.
 constexpr unsigned kFirstBitsMax = 4;
 constexpr unsigned kLaterBitsMax = 3;
+constexpr unsigned kWindowMax = 1u << kFirstBitsMax;
 // A level costs time on every symbol that reaches it. It must save this many bits on each of them.
 constexpr double kLevelCost = 0.03;
 constexpr double kBitsOfByte = 8;
 
 // Counts of the symbols that are left, those of the windows so far cut out: its own little axis.
+// A plan makes a hundred of them, so counts are there from a window before `first` to one behind
+// `last` only.
 struct Axis {
-  std::array<uint32_t, 256> counts;
+  std::array<uint32_t, 256 + kWindowMax> counts;
   unsigned size = 256;  // symbols on the axis
   unsigned first = 0;   // the range outside of which every count is zero
   unsigned last = 0;
@@ -52,13 +55,19 @@ Axis without(const Axis& axis, Window window, unsigned width) {
   Axis rest;
   rest.size = axis.size - width;
   rest.total = axis.total - window.covered;
-  std::copy_n(axis.counts.begin(), window.low, rest.counts.begin());
-  std::copy(axis.counts.begin() + window.low + width, axis.counts.begin() + axis.size,
-            rest.counts.begin() + window.low);
   rest.first = std::min(axis.first, window.low);
-  const unsigned last =
-      axis.last >= window.low + width ? axis.last - width : std::min(axis.last, window.low);
+  const unsigned end = window.low + width;
+  const unsigned last = axis.last >= end ? axis.last - width : std::min(axis.last, window.low);
   rest.last = std::min(last, rest.size - 1);
+  std::fill(rest.counts.begin() + rest.first - std::min(rest.first, kWindowMax),
+            rest.counts.begin() + rest.first, 0u);
+  // Up to the window; then what lies behind it, moved down; then nothing.
+  const auto below = std::copy(axis.counts.begin() + rest.first, axis.counts.begin() + window.low,
+                               rest.counts.begin() + rest.first);
+  const auto above = axis.last < end ? below
+                                     : std::copy(axis.counts.begin() + end,
+                                                 axis.counts.begin() + axis.last + 1, below);
+  std::fill(above, rest.counts.begin() + rest.last + 1 + kWindowMax, 0u);
   return rest;
 }
 
@@ -71,6 +80,9 @@ Best best_of(const Axis& axis, unsigned depth) {
     const double here = (bits + kLevelCost) * static_cast<double>(axis.total);
     if (here >= best.bits) break;
     const Window window = best_window(axis, width);
+    // What is left costs a bit each at the very least, bytes behind the last level.
+    const double least = depth + 1 == kLevelsMax ? kBitsOfByte : 1 + kLevelCost;
+    if (here + least * static_cast<double>(axis.total - window.covered) >= best.bits) continue;
     const Best rest = best_of(without(axis, window, width), depth + 1);
     if (here + rest.bits >= best.bits) continue;
     best.bits = here + rest.bits;
@@ -84,7 +96,8 @@ Best best_of(const Axis& axis, unsigned depth) {
 }  // namespace
 
 Cascade plan_cascade(const SymbolCounts& counts) {
-  Axis axis{.counts = counts};
+  Axis axis{};
+  std::copy(counts.begin(), counts.end(), axis.counts.begin());
   axis.total = std::accumulate(counts.begin(), counts.end(), uint64_t{0});
   if (axis.total == 0) return {};
   while (counts[axis.first] == 0) ++axis.first;

@@ -24,7 +24,7 @@ Runnable find_runnable() {
   }
   if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
-      __builtin_cpu_supports("bmi2")) {
+      __builtin_cpu_supports("gfni") && __builtin_cpu_supports("bmi2")) {
     found.add(avx512_plane_kernels());
   }
 #elif defined(__aarch64__)

@@ -10,9 +10,11 @@
 // group have the code 0.
 //
 // Slack: buffers of symbols and escapes may be read and written up to kSlack bytes past their end.
-// Streams of `top`, `low`, planes and raw elements are exact.
+// Streams of `top`, `low`, planes and raw elements are exact, and so are all areas of
+// encode_elements and decode_elements.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -41,6 +43,32 @@ struct TopBits {
   uint8_t all = 0xff;
 };
 
+// How the elements of a section are stored.
+struct Coding {
+  FloatLayout layout = FloatLayout::kBf16;
+  Level level;             // the first; with 0 bits symbols stand as they are, a byte each
+  uint8_t varying = 0xff;  // bits of top that are stored: all, a byte each, or planes of some
+  uint8_t constant = 0;    // decoding: the values of the others
+};
+
+// Where the parts of elements lie: what `Byte` points to is their first.
+template <typename Byte>
+struct AreasOf {
+  Byte* top;
+  Byte* low;
+  Byte* symbols;  // the planes of the first level
+
+  // Of what follows n elements; n is a multiple of kGroup.
+  AreasOf behind(const Coding& coding, size_t n) const {
+    const auto bits = static_cast<unsigned>(std::popcount(coding.varying));
+    return {top + (coding.varying == 0xff ? n : plane_bytes(n, bits)),
+            low + n * low_bytes(coding.layout),
+            symbols + (coding.level.bits == 0 ? n : plane_bytes(n, coding.level.bits))};
+  }
+};
+using ElementAreas = AreasOf<std::byte>;
+using ConstElementAreas = AreasOf<const std::byte>;
+
 struct PlaneKernels {
   const char* name;
 
@@ -64,6 +92,13 @@ struct PlaneKernels {
   void (*pack_bits)(uint8_t mask, const uint8_t* top, size_t n, std::byte* planes);
   void (*unpack_bits)(uint8_t mask, uint8_t constant, const std::byte* planes, size_t n,
                       uint8_t* top);
+
+  // All of the above for n elements. Gives the number of escapes.
+  size_t (*encode_elements)(const Coding& coding, const std::byte* raw, size_t n, ElementAreas to,
+                            uint8_t* escapes, TopBits* seen);
+  // The inverse. Gives the number of escapes used, more than `escape_count` when they run out.
+  size_t (*decode_elements)(const Coding& coding, ConstElementAreas from, size_t n,
+                            const uint8_t* escapes, size_t escape_count, std::byte* raw);
 };
 
 const PlaneKernels& scalar_plane_kernels();

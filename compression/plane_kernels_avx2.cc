@@ -282,6 +282,16 @@ void unpack_bits(uint8_t mask, uint8_t constant, const std::byte* planes, size_t
   if (i < n) unpack_group(mask, constant, planes, n - i, top + i);
 }
 
+size_t encode_elements(const Coding& coding, const std::byte* raw, size_t n, ElementAreas to,
+                       uint8_t* escapes, TopBits* seen) {
+  return encode_in_passes(avx2_plane_kernels(), coding, raw, n, to, escapes, seen);
+}
+
+size_t decode_elements(const Coding& coding, ConstElementAreas from, size_t n,
+                       const uint8_t* escapes, size_t escape_count, std::byte* raw) {
+  return decode_in_passes(avx2_plane_kernels(), coding, from, n, escapes, escape_count, raw);
+}
+
 }  // namespace
 
 const PlaneKernels& avx2_plane_kernels() {
@@ -293,6 +303,8 @@ const PlaneKernels& avx2_plane_kernels() {
       .decode_level = &decode_level,
       .pack_bits = &pack_bits,
       .unpack_bits = &unpack_bits,
+      .encode_elements = &encode_elements,
+      .decode_elements = &decode_elements,
   };
   return kKernels;
 }

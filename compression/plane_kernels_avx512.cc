@@ -1,6 +1,7 @@
-// The plane kernels with AVX-512: a group is one register, planes are its masks, escapes are
-// compressed and expanded by VBMI2. Compiled for that instruction set alone; called only where the
-// machine has it.
+// The plane kernels with AVX-512: a group is one register. Its planes are the transpose of an 8 x
+// 64 matrix of bits: GFNI transposes eight 8 x 8 ones, VBMI gathers their rows. Escapes are
+// compressed and expanded by VBMI2. Compiled for these instruction sets alone; called only where
+// the machine has them.
 #include <immintrin.h>
 
 #include <array>
@@ -14,6 +15,13 @@ namespace {
 
 __m512i load(const void* from) { return _mm512_loadu_si512(from); }
 void store(void* to, __m512i value) { _mm512_storeu_si512(to, value); }
+// A zero that the compiler takes for anything: for instructions that zero what their mask leaves
+// out and yet, on some machines, wait for what was in that register before.
+__m512i fresh_zero() {
+  __m512i zero = _mm512_setzero_si512();
+  __asm__("" : "+v"(zero));
+  return zero;
+}
 __m512i bytes_of(uint8_t value) { return _mm512_set1_epi8(static_cast<char>(value)); }
 
 // Positions for the permutations below, made once.
@@ -24,13 +32,28 @@ struct Positions {
   alignas(64) uint16_t even16[32];
   alignas(64) uint16_t odd16[32];
   alignas(64) uint16_t interleave16[2][32];
-  constexpr Positions() : even8(), odd8(), interleave8(), even16(), odd16(), interleave16() {
+  alignas(64) uint8_t reverse8[64];       // the bytes of each word, the last one first
+  alignas(64) uint8_t rows[64];           // byte i of word j from byte j of word i
+  alignas(64) uint8_t reversed_rows[64];  // the same, then reverse8
+  constexpr Positions()
+      : even8(),
+        odd8(),
+        interleave8(),
+        even16(),
+        odd16(),
+        interleave16(),
+        reverse8(),
+        rows(),
+        reversed_rows() {
     for (unsigned i = 0; i < 64; ++i) {
       even8[i] = static_cast<uint8_t>(2 * i);
       odd8[i] = static_cast<uint8_t>(2 * i + 1);
       for (unsigned half = 0; half < 2; ++half) {
         interleave8[half][i] = static_cast<uint8_t>(32 * half + i / 2 + 64 * (i % 2));
       }
+      reverse8[i] = static_cast<uint8_t>(i / 8 * 8 + 7 - i % 8);
+      rows[i] = static_cast<uint8_t>(8 * (i % 8) + i / 8);
+      reversed_rows[i] = static_cast<uint8_t>(8 * (7 - i % 8) + i / 8);
     }
     for (unsigned i = 0; i < 32; ++i) {
       even16[i] = static_cast<uint16_t>(2 * i);
@@ -43,94 +66,184 @@ struct Positions {
 };
 constexpr Positions kPositions;
 
+// Byte i of each word: bit i.
+__m512i units() { return _mm512_set1_epi64(static_cast<long long>(0x8040201008040201ull)); }
+
+// Named with a mask because compilers warn of the undefined register that the plain intrinsic
+// takes.
+__m512i permute(const uint8_t (&positions)[64], __m512i bytes) {
+  return _mm512_maskz_permutexvar_epi8(~__mmask64{0}, load(positions), bytes);
+}
+
+// Word j gets bit j of the 64 bytes.
+__m512i planes_of(__m512i bytes) {
+  const __m512i reversed = _mm512_shuffle_epi8(bytes, load(kPositions.reverse8));
+  return permute(kPositions.rows, _mm512_gf2p8affine_epi64_epi8(units(), reversed, 0));
+}
+// The inverse.
+__m512i bytes_of_planes(__m512i planes) {
+  return _mm512_gf2p8affine_epi64_epi8(units(), permute(kPositions.reversed_rows, planes), 0);
+}
+
 struct TopSeen {
   __m512i any = _mm512_setzero_si512();
   __m512i all = _mm512_set1_epi8(-1);
+
+  void see(__m512i tops) {
+    any = _mm512_or_si512(any, tops);
+    all = _mm512_and_si512(all, tops);
+  }
+  void add_to(TopBits* seen) const {
+    alignas(64) uint8_t anys[64];
+    alignas(64) uint8_t alls[64];
+    store(anys, any);
+    store(alls, all);
+    for (size_t i = 0; i < 64; ++i) {
+      seen->any |= anys[i];
+      seen->all &= alls[i];
+    }
+  }
 };
 
-// The symbols and tops of 64 bf16 elements.
-void split_halves(__m512i a, __m512i b, uint8_t* symbols, uint8_t* top, TopSeen& seen) {
-  const __m512i low = _mm512_permutex2var_epi8(a, load(kPositions.even8), b);
-  const __m512i high = _mm512_permutex2var_epi8(a, load(kPositions.odd8), b);
-  const __m512i lowest = _mm512_and_si512(_mm512_srli_epi16(low, 7), bytes_of(1));
-  store(symbols, _mm512_or_si512(_mm512_add_epi8(high, high), lowest));
-  // The sign from `high`, the rest from `low`.
-  const __m512i tops = _mm512_ternarylogic_epi32(bytes_of(0x80), high, low, 0xca);
-  store(top, tops);
-  seen.any = _mm512_or_si512(seen.any, tops);
-  seen.all = _mm512_and_si512(seen.all, tops);
+// 64 elements of these layouts are split and joined in registers.
+template <FloatLayout kLayout>
+constexpr bool kInRegisters = kLayout == FloatLayout::kBf16 || kLayout == FloatLayout::kFp32;
+
+struct Parts64 {
+  __m512i symbols, tops;
+};
+
+// The parts of 64 elements; the lows of fp32 go to `low`.
+template <FloatLayout kLayout>
+Parts64 split64(const std::byte* raw, std::byte* low) {
+  static_assert(kInRegisters<kLayout>);
+  __m512i half[2];  // bf16 elements
+  if constexpr (kLayout == FloatLayout::kBf16) {
+    half[0] = load(raw);
+    half[1] = load(raw + 64);
+  } else {
+    for (size_t i = 0; i < 2; ++i) {
+      const __m512i a = load(raw + 128 * i);
+      const __m512i b = load(raw + 128 * i + 64);
+      half[i] = _mm512_permutex2var_epi16(a, load(kPositions.odd16), b);
+      store(low + 64 * i, _mm512_permutex2var_epi16(a, load(kPositions.even16), b));
+    }
+  }
+  const __m512i lower = _mm512_permutex2var_epi8(half[0], load(kPositions.even8), half[1]);
+  const __m512i upper = _mm512_permutex2var_epi8(half[0], load(kPositions.odd8), half[1]);
+  // Twice the upper byte, and the highest bit of the lower one: a | (b & c).
+  const __m512i symbols = _mm512_ternarylogic_epi32(_mm512_add_epi8(upper, upper),
+                                                    _mm512_srli_epi16(lower, 7), bytes_of(1), 0xf8);
+  // The sign from `upper`, the rest from `lower`.
+  return {symbols, _mm512_ternarylogic_epi32(bytes_of(0x80), upper, lower, 0xca)};
 }
 
-void finish(const TopSeen& vectors, TopBits* seen) {
-  alignas(64) uint8_t any[64];
-  alignas(64) uint8_t all[64];
-  store(any, vectors.any);
-  store(all, vectors.all);
-  for (size_t i = 0; i < 64; ++i) {
-    seen->any |= any[i];
-    seen->all &= all[i];
+// The inverse.
+template <FloatLayout kLayout>
+void join64(Parts64 parts, const std::byte* low, std::byte* raw) {
+  static_assert(kInRegisters<kLayout>);
+  const __m512i sign = bytes_of(0x80);
+  const __m512i upper =
+      _mm512_ternarylogic_epi32(sign, parts.tops, _mm512_srli_epi16(parts.symbols, 1), 0xca);
+  const __m512i lower =
+      _mm512_ternarylogic_epi32(sign, _mm512_slli_epi16(parts.symbols, 7), parts.tops, 0xca);
+  for (size_t half = 0; half < 2; ++half) {
+    const __m512i high = _mm512_permutex2var_epi8(lower, load(kPositions.interleave8[half]), upper);
+    if constexpr (kLayout == FloatLayout::kBf16) {
+      store(raw + 64 * half, high);
+    } else {
+      const __m512i rest = load(low + 64 * half);
+      for (size_t i = 0; i < 2; ++i) {
+        store(raw + 128 * half + 64 * i,
+              _mm512_permutex2var_epi16(rest, load(kPositions.interleave16[i]), high));
+      }
+    }
   }
+}
+
+// A level, as registers.
+struct LevelLanes {
+  __m512i lows, widths;
+  __mmask8 words;  // of a group
+  size_t group_bytes;
+  explicit LevelLanes(Level level)
+      : lows(bytes_of(level.low)),
+        widths(bytes_of(static_cast<uint8_t>((1u << level.bits) - 1))),
+        words(static_cast<__mmask8>((1u << level.bits) - 1)),
+        group_bytes(level.bits * sizeof(uint64_t)) {}
+};
+
+// Gives the number of escapes.
+size_t encode64(const LevelLanes& level, __m512i symbols, std::byte* planes, uint8_t* escapes) {
+  const __m512i from_low = _mm512_sub_epi8(symbols, level.lows);
+  const __mmask64 outside = _mm512_cmpge_epu8_mask(from_low, level.widths);
+  _mm512_mask_storeu_epi64(planes, level.words, planes_of(_mm512_min_epu8(from_low, level.widths)));
+  const __m512i escape = _mm512_mask_sub_epi8(symbols, _mm512_cmpge_epu8_mask(symbols, level.lows),
+                                              symbols, level.widths);
+  // Through a register: compressing to memory is slow on some machines.
+  store(escapes, _mm512_mask_compress_epi8(fresh_zero(), outside, escape));
+  return static_cast<size_t>(__builtin_popcountll(outside));
+}
+
+// The inverse. `used` grows by the escapes that the codes call for.
+__m512i decode64(const LevelLanes& level, const std::byte* planes, const uint8_t* escapes,
+                 size_t& used) {
+  const __m512i code = bytes_of_planes(_mm512_maskz_loadu_epi64(level.words, planes));
+  const __mmask64 outside = _mm512_cmpeq_epu8_mask(code, level.widths);
+  // Slack allows this as long as `used` is within bounds.
+  const __m512i escape = _mm512_mask_expand_epi8(fresh_zero(), outside, load(escapes + used));
+  used += static_cast<size_t>(__builtin_popcountll(outside));
+  const __m512i symbol = _mm512_mask_add_epi8(escape, _mm512_cmpge_epu8_mask(escape, level.lows),
+                                              escape, level.widths);
+  return _mm512_mask_mov_epi8(_mm512_add_epi8(code, level.lows), outside, symbol);
+}
+
+template <FloatLayout kLayout>
+size_t split_groups(const std::byte* raw, size_t n, uint8_t* symbols, uint8_t* top, std::byte* low,
+                    TopBits* seen) {
+  TopSeen vectors;
+  size_t i = 0;
+  for (; i + kGroup <= n; i += kGroup) {
+    const Parts64 parts =
+        split64<kLayout>(raw + i * element_bytes(kLayout), low + i * low_bytes(kLayout));
+    store(symbols + i, parts.symbols);
+    store(top + i, parts.tops);
+    vectors.see(parts.tops);
+  }
+  if (i != 0) vectors.add_to(seen);
+  return i;
 }
 
 void split(FloatLayout layout, const std::byte* raw, size_t n, uint8_t* symbols, uint8_t* top,
            std::byte* low, TopBits* seen) {
   size_t i = 0;
-  TopSeen vectors;
   if (layout == FloatLayout::kBf16) {
-    for (; i + kGroup <= n; i += kGroup) {
-      split_halves(load(raw + 2 * i), load(raw + 2 * i + 64), symbols + i, top + i, vectors);
-    }
+    i = split_groups<FloatLayout::kBf16>(raw, n, symbols, top, low, seen);
   } else if (layout == FloatLayout::kFp32) {
-    for (; i + kGroup <= n; i += kGroup) {
-      __m512i high[2];
-      for (size_t half = 0; half < 2; ++half) {
-        const __m512i a = load(raw + 4 * i + 128 * half);
-        const __m512i b = load(raw + 4 * i + 128 * half + 64);
-        high[half] = _mm512_permutex2var_epi16(a, load(kPositions.odd16), b);
-        store(low + 2 * i + 64 * half, _mm512_permutex2var_epi16(a, load(kPositions.even16), b));
-      }
-      split_halves(high[0], high[1], symbols + i, top + i, vectors);
-    }
+    i = split_groups<FloatLayout::kFp32>(raw, n, symbols, top, low, seen);
   }
-  if (i != 0) finish(vectors, seen);
   split_elements(layout, raw + i * element_bytes(layout), n - i, symbols + i, top + i,
                  low + i * low_bytes(layout), seen);
 }
 
-// 64 bf16 elements, 32 to each of two registers.
-void join_halves(const uint8_t* symbols, const uint8_t* top, __m512i high[2]) {
-  const __m512i s = load(symbols);
-  const __m512i t = load(top);
-  const __m512i sign = bytes_of(0x80);
-  const __m512i upper = _mm512_ternarylogic_epi32(sign, t, _mm512_srli_epi16(s, 1), 0xca);
-  const __m512i lower = _mm512_ternarylogic_epi32(sign, _mm512_slli_epi16(s, 7), t, 0xca);
-  for (size_t half = 0; half < 2; ++half) {
-    high[half] = _mm512_permutex2var_epi8(lower, load(kPositions.interleave8[half]), upper);
+template <FloatLayout kLayout>
+size_t join_groups(const uint8_t* symbols, const uint8_t* top, const std::byte* low, size_t n,
+                   std::byte* raw) {
+  size_t i = 0;
+  for (; i + kGroup <= n; i += kGroup) {
+    join64<kLayout>({load(symbols + i), load(top + i)}, low + i * low_bytes(kLayout),
+                    raw + i * element_bytes(kLayout));
   }
+  return i;
 }
 
 void join(FloatLayout layout, const uint8_t* symbols, const uint8_t* top, const std::byte* low,
           size_t n, std::byte* raw) {
   size_t i = 0;
-  __m512i high[2];
   if (layout == FloatLayout::kBf16) {
-    for (; i + kGroup <= n; i += kGroup) {
-      join_halves(symbols + i, top + i, high);
-      store(raw + 2 * i, high[0]);
-      store(raw + 2 * i + 64, high[1]);
-    }
+    i = join_groups<FloatLayout::kBf16>(symbols, top, low, n, raw);
   } else if (layout == FloatLayout::kFp32) {
-    for (; i + kGroup <= n; i += kGroup) {
-      join_halves(symbols + i, top + i, high);
-      for (size_t half = 0; half < 2; ++half) {
-        const __m512i rest = load(low + 2 * i + 64 * half);
-        for (size_t quarter = 0; quarter < 2; ++quarter) {
-          store(
-              raw + 4 * i + 128 * half + 64 * quarter,
-              _mm512_permutex2var_epi16(rest, load(kPositions.interleave16[quarter]), high[half]));
-        }
-      }
-    }
+    i = join_groups<FloatLayout::kFp32>(symbols, top, low, n, raw);
   }
   join_elements(layout, symbols + i, top + i, low + i * low_bytes(layout), n - i,
                 raw + i * element_bytes(layout));
@@ -138,83 +251,158 @@ void join(FloatLayout layout, const uint8_t* symbols, const uint8_t* top, const 
 
 size_t encode_level(Level level, const uint8_t* symbols, size_t n, std::byte* planes,
                     uint8_t* escapes) {
-  const unsigned width = (1u << level.bits) - 1;
-  const __m512i lows = bytes_of(level.low);
-  const __m512i widths = bytes_of(static_cast<uint8_t>(width));
+  const LevelLanes lanes(level);
   size_t escaped = 0;
   size_t i = 0;
-  for (; i + kGroup <= n; i += kGroup) {
-    const __m512i v = load(symbols + i);
-    const __m512i from_low = _mm512_sub_epi8(v, lows);
-    const __mmask64 outside = _mm512_cmpge_epu8_mask(from_low, widths);
-    for (unsigned j = 0; j < level.bits; ++j) {
-      const __mmask64 word =
-          _mm512_test_epi8_mask(from_low, bytes_of(static_cast<uint8_t>(1u << j))) | outside;
-      store_le(planes, static_cast<uint64_t>(word));
-      planes += sizeof(uint64_t);
-    }
-    const __m512i escape = _mm512_mask_sub_epi8(v, _mm512_cmpge_epu8_mask(v, lows), v, widths);
-    // Through a register: compressing to memory is slow on some machines.
-    store(escapes + escaped, _mm512_maskz_compress_epi8(outside, escape));
-    escaped += static_cast<size_t>(__builtin_popcountll(outside));
+  for (; i + kGroup <= n; i += kGroup, planes += lanes.group_bytes) {
+    escaped += encode64(lanes, load(symbols + i), planes, escapes + escaped);
   }
   if (i == n) return escaped;
-  return escaped + encode_group(level, width, symbols + i, n - i, planes, escapes + escaped);
+  return escaped +
+         encode_group(level, (1u << level.bits) - 1, symbols + i, n - i, planes, escapes + escaped);
 }
 
 size_t decode_level(Level level, const std::byte* planes, size_t n, const uint8_t* escapes,
                     size_t escape_count, uint8_t* symbols) {
-  const unsigned width = (1u << level.bits) - 1;
-  const __m512i lows = bytes_of(level.low);
-  const __m512i widths = bytes_of(static_cast<uint8_t>(width));
+  const LevelLanes lanes(level);
   size_t used = 0;
   size_t i = 0;
-  for (; i + kGroup <= n; i += kGroup) {
-    __m512i code = lows;
-    uint64_t outside = ~uint64_t{0};
-    for (unsigned j = 0; j < level.bits; ++j) {
-      const auto word = load_le<uint64_t>(planes);
-      planes += sizeof word;
-      outside &= word;
-      code = _mm512_mask_add_epi8(code, word, code, bytes_of(static_cast<uint8_t>(1u << j)));
-    }
-    const auto count = static_cast<size_t>(__builtin_popcountll(outside));
-    if (used + count > escape_count) return escape_count + 1;
-    const __m512i escape = _mm512_maskz_expand_epi8(outside, load(escapes + used));
-    used += count;
-    const __m512i symbol =
-        _mm512_mask_add_epi8(escape, _mm512_cmpge_epu8_mask(escape, lows), escape, widths);
-    store(symbols + i, _mm512_mask_mov_epi8(code, outside, symbol));
+  for (; i + kGroup <= n; i += kGroup, planes += lanes.group_bytes) {
+    store(symbols + i, decode64(lanes, planes, escapes, used));
+    if (used > escape_count) return used;
   }
   if (i == n) return used;
-  return decode_group(level, width, planes, n - i, escapes, used, escape_count, symbols + i);
+  return decode_group(level, (1u << level.bits) - 1, planes, n - i, escapes, used, escape_count,
+                      symbols + i);
+}
+
+// The planes of the bits that `mask` names, to their place.
+void pack64(__mmask8 mask, size_t words, __m512i tops, std::byte* planes) {
+  const auto first = static_cast<__mmask8>((1u << words) - 1);
+  _mm512_mask_storeu_epi64(planes, first,
+                           _mm512_mask_compress_epi64(fresh_zero(), mask, planes_of(tops)));
+}
+__m512i unpack64(__mmask8 mask, size_t words, __m512i constants, const std::byte* planes) {
+  const auto first = static_cast<__mmask8>((1u << words) - 1);
+  const __m512i stored = _mm512_maskz_loadu_epi64(first, planes);
+  return _mm512_or_si512(bytes_of_planes(_mm512_mask_expand_epi64(fresh_zero(), mask, stored)),
+                         constants);
 }
 
 void pack_bits(uint8_t mask, const uint8_t* top, size_t n, std::byte* planes) {
+  const auto words = static_cast<size_t>(std::popcount(mask));
   size_t i = 0;
-  for (; i + kGroup <= n; i += kGroup) {
-    const __m512i v = load(top + i);
-    for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
-      store_le(planes, static_cast<uint64_t>(
-                           _mm512_test_epi8_mask(v, bytes_of(static_cast<uint8_t>(rest & -rest)))));
-      planes += sizeof(uint64_t);
-    }
+  for (; i + kGroup <= n; i += kGroup, planes += words * sizeof(uint64_t)) {
+    pack64(mask, words, load(top + i), planes);
   }
   if (i < n) pack_group(mask, top + i, n - i, planes);
 }
 
 void unpack_bits(uint8_t mask, uint8_t constant, const std::byte* planes, size_t n, uint8_t* top) {
+  const auto words = static_cast<size_t>(std::popcount(mask));
+  const __m512i constants = bytes_of(static_cast<uint8_t>(constant & ~mask));
   size_t i = 0;
-  for (; i + kGroup <= n; i += kGroup) {
-    __m512i v = bytes_of(static_cast<uint8_t>(constant & ~mask));
-    for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
-      const __m512i bit = bytes_of(static_cast<uint8_t>(rest & -rest));
-      v = _mm512_or_si512(v, _mm512_maskz_mov_epi8(load_le<uint64_t>(planes), bit));
-      planes += sizeof(uint64_t);
-    }
-    store(top + i, v);
+  for (; i + kGroup <= n; i += kGroup, planes += words * sizeof(uint64_t)) {
+    store(top + i, unpack64(mask, words, constants, planes));
   }
   if (i < n) unpack_group(mask, constant, planes, n - i, top + i);
+}
+
+// Elements are read this far ahead: what the processor's own prefetching does is not enough.
+constexpr size_t kPrefetchBytes = 2048;
+
+// Whole groups in one pass, nothing between the steps but registers.
+template <FloatLayout kLayout>
+size_t encode_groups(Coding coding, const std::byte* raw, size_t groups, ElementAreas to,
+                     uint8_t* escapes, TopBits* seen) {
+  const LevelLanes lanes(coding.level);
+  const auto words = static_cast<size_t>(std::popcount(coding.varying));
+  TopSeen vectors;
+  size_t escaped = 0;
+  for (size_t i = 0; i < groups; ++i) {
+    const std::byte* const from = raw + i * kGroup * element_bytes(kLayout);
+    for (size_t j = 0; j < element_bytes(kLayout); ++j) {
+      _mm_prefetch(from + kPrefetchBytes + 64 * j, _MM_HINT_T0);
+    }
+    const Parts64 parts = split64<kLayout>(from, to.low + i * kGroup * low_bytes(kLayout));
+    vectors.see(parts.tops);
+    if (words == 8) {
+      store(to.top + i * kGroup, parts.tops);
+    } else {
+      pack64(coding.varying, words, parts.tops, to.top + i * words * sizeof(uint64_t));
+    }
+    if (coding.level.bits == 0) {
+      store(to.symbols + i * kGroup, parts.symbols);
+    } else {
+      escaped +=
+          encode64(lanes, parts.symbols, to.symbols + i * lanes.group_bytes, escapes + escaped);
+    }
+  }
+  if (groups != 0) vectors.add_to(seen);
+  return escaped;
+}
+
+template <FloatLayout kLayout>
+size_t decode_groups(Coding coding, ConstElementAreas from, size_t groups, const uint8_t* escapes,
+                     size_t escape_count, std::byte* raw) {
+  const LevelLanes lanes(coding.level);
+  const auto words = static_cast<size_t>(std::popcount(coding.varying));
+  const __m512i constants = bytes_of(static_cast<uint8_t>(coding.constant & ~coding.varying));
+  size_t used = 0;
+  for (size_t i = 0; i < groups; ++i) {
+    Parts64 parts;
+    if (words == 8) {
+      parts.tops = load(from.top + i * kGroup);
+    } else {
+      parts.tops =
+          unpack64(coding.varying, words, constants, from.top + i * words * sizeof(uint64_t));
+    }
+    if (coding.level.bits == 0) {
+      parts.symbols = load(from.symbols + i * kGroup);
+    } else {
+      parts.symbols = decode64(lanes, from.symbols + i * lanes.group_bytes, escapes, used);
+      if (used > escape_count) break;
+    }
+    join64<kLayout>(parts, from.low + i * kGroup * low_bytes(kLayout),
+                    raw + i * kGroup * element_bytes(kLayout));
+  }
+  return used;
+}
+
+size_t encode_elements(const Coding& coding, const std::byte* raw, size_t n, ElementAreas to,
+                       uint8_t* escapes, TopBits* seen) {
+  const size_t groups = n / kGroup;
+  size_t escaped = 0;
+  if (coding.layout == FloatLayout::kBf16) {
+    escaped = encode_groups<FloatLayout::kBf16>(coding, raw, groups, to, escapes, seen);
+  } else if (coding.layout == FloatLayout::kFp32) {
+    escaped = encode_groups<FloatLayout::kFp32>(coding, raw, groups, to, escapes, seen);
+  } else {
+    return encode_in_passes(avx512_plane_kernels(), coding, raw, n, to, escapes, seen);
+  }
+  const size_t done = groups * kGroup;
+  if (done == n) return escaped;
+  return escaped + encode_in_passes(avx512_plane_kernels(), coding,
+                                    raw + done * element_bytes(coding.layout), n - done,
+                                    to.behind(coding, done), escapes + escaped, seen);
+}
+
+size_t decode_elements(const Coding& coding, ConstElementAreas from, size_t n,
+                       const uint8_t* escapes, size_t escape_count, std::byte* raw) {
+  const size_t groups = n / kGroup;
+  size_t used = 0;
+  if (coding.layout == FloatLayout::kBf16) {
+    used = decode_groups<FloatLayout::kBf16>(coding, from, groups, escapes, escape_count, raw);
+  } else if (coding.layout == FloatLayout::kFp32) {
+    used = decode_groups<FloatLayout::kFp32>(coding, from, groups, escapes, escape_count, raw);
+  } else {
+    return decode_in_passes(avx512_plane_kernels(), coding, from, n, escapes, escape_count, raw);
+  }
+  const size_t done = groups * kGroup;
+  if (done == n || used > escape_count) return used;
+  return used + decode_in_passes(avx512_plane_kernels(), coding, from.behind(coding, done),
+                                 n - done, escapes + used, escape_count - used,
+                                 raw + done * element_bytes(coding.layout));
 }
 
 }  // namespace
@@ -228,6 +416,8 @@ const PlaneKernels& avx512_plane_kernels() {
       .decode_level = &decode_level,
       .pack_bits = &pack_bits,
       .unpack_bits = &unpack_bits,
+      .encode_elements = &encode_elements,
+      .decode_elements = &decode_elements,
   };
   return kKernels;
 }

@@ -79,6 +79,16 @@ PlaneKernels with_neon(PlaneKernels kernels) {
   return kernels;
 }
 
+size_t encode_elements(const Coding& coding, const std::byte* raw, size_t n, ElementAreas to,
+                       uint8_t* escapes, TopBits* seen) {
+  return encode_in_passes(neon_plane_kernels(), coding, raw, n, to, escapes, seen);
+}
+
+size_t decode_elements(const Coding& coding, ConstElementAreas from, size_t n,
+                       const uint8_t* escapes, size_t escape_count, std::byte* raw) {
+  return decode_in_passes(neon_plane_kernels(), coding, from, n, escapes, escape_count, raw);
+}
+
 }  // namespace
 
 const PlaneKernels& neon_plane_kernels() {

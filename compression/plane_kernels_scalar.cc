@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "compression/plane_kernels_impl.h"
+#include "compression/plane_kernels_sets.h"
 
 namespace caisson {
 namespace {
@@ -45,6 +46,16 @@ void unpack_bits(uint8_t mask, uint8_t constant, const std::byte* planes, size_t
   }
 }
 
+size_t encode_elements(const Coding& coding, const std::byte* raw, size_t n, ElementAreas to,
+                       uint8_t* escapes, TopBits* seen) {
+  return encode_in_passes(scalar_plane_kernels(), coding, raw, n, to, escapes, seen);
+}
+
+size_t decode_elements(const Coding& coding, ConstElementAreas from, size_t n,
+                       const uint8_t* escapes, size_t escape_count, std::byte* raw) {
+  return decode_in_passes(scalar_plane_kernels(), coding, from, n, escapes, escape_count, raw);
+}
+
 }  // namespace
 
 const PlaneKernels& scalar_plane_kernels() {
@@ -56,6 +67,8 @@ const PlaneKernels& scalar_plane_kernels() {
       .decode_level = &decode_level,
       .pack_bits = &pack_bits,
       .unpack_bits = &unpack_bits,
+      .encode_elements = &encode_elements,
+      .decode_elements = &decode_elements,
   };
   return kKernels;
 }

@@ -9,10 +9,6 @@
 namespace caisson {
 namespace {
 
-// A block of elements whose parts stay in the first-level cache between the loops.
-constexpr size_t kBlock = 4096;
-static_assert(kBlock % kGroup == 0 && kSectionElements % kBlock == 0);
-
 constexpr uint8_t kAllBits = 0xff;
 
 Status cut_off() { return corruption("planes: a section is cut off"); }
@@ -102,7 +98,7 @@ struct Areas {
       : low(top + top_bytes(varying, n)), symbols(low + n * low_bytes(layout)) {}
 };
 
-const std::byte* bytes_of(const uint8_t* from) { return reinterpret_cast<const std::byte*>(from); }
+std::byte* bytes_of(uint8_t* from) { return reinterpret_cast<std::byte*>(from); }
 const uint8_t* octets_of(const std::byte* from) { return reinterpret_cast<const uint8_t*>(from); }
 
 class SectionEncoder {
@@ -151,37 +147,20 @@ class SectionEncoder {
     return at + (header_.levels == 0 ? n : plane_bytes(n, header_.level[0].bits));
   }
 
-  // One pass over the elements: tops and lows to their place, symbols through the first level.
+  Coding coding() const {
+    return {.layout = header_.layout, .level = header_.level[0], .varying = header_.varying};
+  }
+
+  // All parts to their place, symbols through the first level.
   TopBits encode_elements(Bytes raw, size_t n, std::byte* to) {
-    const FloatLayout layout = plan_.layout;
-    const Areas areas(layout, header_.varying, n);
-    const bool whole = header_.varying == kAllBits;
-    const auto varying_bits = static_cast<unsigned>(std::popcount(header_.varying));
-    const bool entropy = header_.coder == SymbolCoder::kEntropy;
+    const Areas areas(plan_.layout, header_.varying, n);
+    std::byte* const symbols = header_.coder == SymbolCoder::kEntropy
+                                   ? bytes_of(scratch_.symbols.data())
+                                   : to + areas.symbols;
     TopBits seen;
-    uint32_t escaped = 0;
-    for (size_t i = 0; i < n; i += kBlock) {
-      const size_t count = std::min(kBlock, n - i);
-      uint8_t* const symbols = scratch_.symbols.data() + (entropy ? i : 0);
-      uint8_t* const top =
-          whole ? reinterpret_cast<uint8_t*>(to + areas.top + i) : scratch_.top.data();
-      kernels_.split(layout, raw.data() + i * element_bytes(layout), count, symbols, top,
-                     to + areas.low + i * low_bytes(layout), &seen);
-      if (!whole) {
-        kernels_.pack_bits(header_.varying, top, count,
-                           to + areas.top + plane_bytes(i, varying_bits));
-      }
-      if (entropy) continue;
-      if (header_.levels == 0) {
-        std::copy_n(bytes_of(symbols), count, to + areas.symbols + i);
-      } else {
-        escaped += static_cast<uint32_t>(
-            kernels_.encode_level(header_.level[0], symbols, count,
-                                  to + areas.symbols + plane_bytes(i, header_.level[0].bits),
-                                  scratch_.escapes[0].data() + escaped));
-      }
-    }
-    header_.counts[0] = escaped;
+    header_.counts[0] = static_cast<uint32_t>(
+        kernels_.encode_elements(coding(), raw.data(), n, {to + areas.top, to + areas.low, symbols},
+                                 scratch_.escapes[0].data(), &seen));
     return seen;
   }
 
@@ -290,34 +269,17 @@ class SectionDecoder {
 
   Status decode_elements(const Header& header, const std::byte* from, const Areas& areas, size_t n,
                          std::byte* raw) {
-    const auto varying_bits = static_cast<unsigned>(std::popcount(header.varying));
-    size_t used = 0;
-    for (size_t i = 0; i < n; i += kBlock) {
-      const size_t count = std::min(kBlock, n - i);
-      const uint8_t* symbols = scratch_.symbols.data();
-      if (coder_ == SymbolCoder::kEntropy) {
-        symbols += i;
-      } else if (header.levels == 0) {
-        symbols = octets_of(from) + areas.symbols + i;
-      } else {
-        const size_t left = header.counts[0] - used;
-        const size_t taken = kernels_.decode_level(
-            header.level[0], from + areas.symbols + plane_bytes(i, header.level[0].bits), count,
-            scratch_.escapes[0].data() + used, left, scratch_.symbols.data());
-        if (taken > left) return mismatch();
-        used += taken;
-      }
-      const uint8_t* top = octets_of(from) + areas.top + i;
-      if (header.varying != kAllBits) {
-        kernels_.unpack_bits(header.varying, header.constant,
-                             from + areas.top + plane_bytes(i, varying_bits), count,
-                             scratch_.top.data());
-        top = scratch_.top.data();
-      }
-      kernels_.join(layout_, symbols, top, from + areas.low + i * low_bytes(layout_), count,
-                    raw + i * element_bytes(layout_));
-    }
-    return header.levels == 0 || used == header.counts[0] ? ok_status() : mismatch();
+    const Coding coding{.layout = layout_,
+                        .level = header.level[0],
+                        .varying = header.varying,
+                        .constant = header.constant};
+    const std::byte* const symbols =
+        coder_ == SymbolCoder::kEntropy ? bytes_of(scratch_.symbols.data()) : from + areas.symbols;
+    const size_t escapes = header.levels == 0 ? 0 : header.counts[0];
+    const size_t used =
+        kernels_.decode_elements(coding, {from + areas.top, from + areas.low, symbols}, n,
+                                 scratch_.escapes[0].data(), escapes, raw);
+    return used == escapes ? ok_status() : mismatch();
   }
 
   CodecContext& context_;

@@ -30,10 +30,9 @@ enum class SymbolCoder : uint8_t {
 };
 
 struct PlaneScratch {
-  std::array<uint8_t, kSectionElements + kSlack> symbols;
-  std::array<uint8_t, kSectionElements + kSlack> top;
+  alignas(64) std::array<uint8_t, kSectionElements + kSlack> symbols;
   // Escapes of even and odd levels.
-  std::array<std::array<uint8_t, kSectionElements + kSlack>, 2> escapes;
+  alignas(64) std::array<std::array<uint8_t, kSectionElements + kSlack>, 2> escapes;
 };
 
 // What a look at a chunk says of it.

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <bit>
 #include <random>
 #include <string>
 #include <vector>
@@ -137,6 +139,80 @@ TEST(PlaneKernels, PackedBitsAreTheScalarOnesAndUnpack) {
         kernels->unpack_bits(mask, constant, planes.data(), n, back.data());
         back.resize(n);
         EXPECT_EQ(back, top);
+      }
+    }
+  }
+}
+
+// The areas of encoded elements, each of its exact size: a byte beyond is for a sanitizer to see.
+struct Areas {
+  std::vector<std::byte> top, low, symbols;
+  std::vector<uint8_t> escapes;
+  TopBits seen;
+
+  Areas(const Coding& coding, size_t n)
+      : top(coding.varying == 0xff
+                ? n
+                : plane_bytes(n, static_cast<unsigned>(std::popcount(coding.varying)))),
+        low(n * low_bytes(coding.layout)),
+        symbols(coding.level.bits == 0 ? n : plane_bytes(n, coding.level.bits)),
+        escapes(n + kSlack) {}
+  void encode(const PlaneKernels& kernels, const Coding& coding, const std::vector<std::byte>& raw,
+              size_t n) {
+    const size_t escaped = kernels.encode_elements(
+        coding, raw.data(), n, {top.data(), low.data(), symbols.data()}, escapes.data(), &seen);
+    escapes.resize(escaped);
+  }
+  size_t decode(const PlaneKernels& kernels, const Coding& coding, size_t n, size_t escape_count,
+                std::vector<std::byte>& raw) {
+    escapes.resize(escape_count + kSlack);
+    return kernels.decode_elements(coding, {top.data(), low.data(), symbols.data()}, n,
+                                   escapes.data(), escape_count, raw.data());
+  }
+};
+
+void check_elements(const PlaneKernels& kernels, Coding coding, const std::vector<std::byte>& raw,
+                    size_t n) {
+  Areas want(coding, n), got(coding, n);
+  want.encode(scalar_plane_kernels(), coding, raw, n);
+  got.encode(kernels, coding, raw, n);
+  EXPECT_EQ(got.top, want.top);
+  EXPECT_EQ(got.low, want.low);
+  EXPECT_EQ(got.symbols, want.symbols);
+  EXPECT_EQ(got.escapes, want.escapes);
+  EXPECT_EQ(got.seen.any, want.seen.any);
+  EXPECT_EQ(got.seen.all, want.seen.all);
+  const size_t escaped = want.escapes.size();
+  coding.constant = static_cast<uint8_t>(want.seen.all & ~coding.varying);
+  std::vector<std::byte> want_back(raw.size()), back(raw.size());
+  EXPECT_EQ(want.decode(scalar_plane_kernels(), coding, n, escaped, want_back), escaped);
+  EXPECT_EQ(got.decode(kernels, coding, n, escaped, back), escaped);
+  EXPECT_EQ(back, want_back);
+  if (coding.varying == 0xff) {
+    EXPECT_EQ(back, raw);
+  }
+  if (escaped > 0) {
+    EXPECT_GT(got.decode(kernels, coding, n, escaped - 1, back), escaped - 1);
+  }
+}
+
+TEST(PlaneKernels, ElementsAreTheScalarOnesAndDecode) {
+  std::mt19937_64 random(4);
+  for (const PlaneKernels* kernels : runnable_plane_kernels()) {
+    for (const FloatLayout layout : kLayouts) {
+      for (const size_t n : kCounts) {
+        for (unsigned bits = 0; bits <= kLevelBitsMax; ++bits) {
+          const unsigned room = 256 - ((1u << bits) - 1);
+          Coding coding{.layout = layout,
+                        .level = {.bits = static_cast<uint8_t>(bits),
+                                  .low = static_cast<uint8_t>(random() % std::min(room, 256u))},
+                        .varying = static_cast<uint8_t>(random() % 3 == 0 ? 0xff : random())};
+          SCOPED_TRACE(
+              std::string(kernels->name) + ", layout " + std::to_string(static_cast<int>(layout)) +
+              ", " + std::to_string(n) + ", bits " + std::to_string(bits) + ", low " +
+              std::to_string(coding.level.low) + ", varying " + std::to_string(coding.varying));
+          check_elements(*kernels, coding, noise(random, n * element_bytes(layout)), n);
+        }
       }
     }
   }
