@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "compression/kernel_choice.h"
 #include "compression/plane_kernels_sets.h"
 
 namespace caisson {
@@ -40,7 +41,10 @@ const Runnable& runnable() {
 
 }  // namespace
 
-const PlaneKernels& plane_kernels() { return *runnable().tables[runnable().count - 1]; }
+const PlaneKernels& plane_kernels() {
+  static const PlaneKernels& chosen = choose_kernels(runnable_plane_kernels());
+  return chosen;
+}
 
 std::span<const PlaneKernels* const> runnable_plane_kernels() {
   return std::span(runnable().tables).first(runnable().count);

@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "compression/kernel_choice.h"
 #include "compression/twin_kernels_impl.h"
 
 namespace caisson {
@@ -45,7 +46,10 @@ const TwinKernels& scalar_twin_kernels() {
   return kKernels;
 }
 
-const TwinKernels& twin_kernels() { return *runnable().tables[runnable().count - 1]; }
+const TwinKernels& twin_kernels() {
+  static const TwinKernels& chosen = choose_kernels(runnable_twin_kernels());
+  return chosen;
+}
 
 std::span<const TwinKernels* const> runnable_twin_kernels() {
   return std::span(runnable().tables).first(runnable().count);
