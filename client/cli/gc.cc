@@ -7,11 +7,10 @@
 #include "client/cli/commands.h"
 #include "client/cli/store_access.h"
 #include "client/cli/text.h"
+#include "client/maintenance.h"
 
 namespace caisson::cli {
 namespace {
-
-Json json_of(const GcCount& count) { return {{"objects", count.objects}, {"bytes", count.bytes}}; }
 
 std::string writer_of(const GcOpenSave& open) {
   return fmt::format("{} by process {} on {}, since {}",
@@ -38,7 +37,7 @@ class GcCommand final : public Command {
     CAISSON_ASSIGN_OR_RETURN(const GcReport report,
                              run_gc(access.objects(), access.log(), options_));
     if (session.globals.json) {
-      print_document(report);
+      print_json(document_of(report, options_.dry_run));
     } else if (!session.globals.quiet) {
       print(report);
     }
@@ -58,29 +57,6 @@ class GcCommand final : public Command {
                              Store::open(store_, session.store_options(false)));
     CAISSON_RETURN_IF_ERROR(store->claim(takeover_));
     return access.log().refresh().status();
-  }
-
-  void print_document(const GcReport& report) const {
-    Json open = Json::array();
-    for (const GcOpenSave& save : report.open_saves) {
-      open.push_back({{"checkpoint", save.run + "/" + std::to_string(save.step)},
-                      {"save", to_hex(save.save)},
-                      {"host", save.writer.host},
-                      {"pid", save.writer.pid},
-                      {"opened_unix_ns", save.writer.unix_ns},
-                      {"provably_dead", save.provably_dead},
-                      {"written", json_of(save.written)}});
-    }
-    print_json({{"schema", "caisson.gc/1"},
-                {"dry_run", options_.dry_run},
-                {"reclaimed", json_of(report.reclaimed)},
-                {"kept", json_of(report.kept)},
-                {"unknown", json_of(report.unknown)},
-                {"saves_closed", report.saves_closed},
-                {"saves_condemned", report.saves_condemned},
-                {"objects_condemned", report.objects_condemned},
-                {"temporary_removed", report.temporary_removed},
-                {"open_saves", std::move(open)}});
   }
 
   void print(const GcReport& report) const {
