@@ -2,6 +2,8 @@
 // engine's words and does what store.h does.
 #include <unistd.h>
 
+#include <algorithm>
+#include <charconv>
 #include <utility>
 
 #include "client/c_future.h"
@@ -33,6 +35,37 @@ caisson_error& last_resort() {
   return error;
 }
 
+// Where an object's key begins in a message: data/ and a save's uuid, or log/ and a number.
+size_t find_key(std::string_view message) {
+  constexpr size_t kDigitsMin = 16;
+  for (const std::string_view prefix : {"data/", "log/"}) {
+    for (size_t at = message.find(prefix); at != std::string_view::npos;
+         at = message.find(prefix, at + 1)) {
+      const std::string_view rest = message.substr(at + prefix.size());
+      if (std::min(rest.find_first_not_of("0123456789abcdef"), rest.size()) >= kDigitsMin)
+        return at;
+    }
+  }
+  return std::string_view::npos;
+}
+
+// The error with its object and offset as fields: the engine's messages name an object by its key,
+// and a place in it by " at offset N".
+caisson_error place_of(int32_t code, std::string_view message) {
+  caisson_error error{.code = code, .message = std::string(message)};
+  const size_t begin = find_key(message);
+  if (begin == std::string_view::npos) return error;
+  const std::string_view rest = message.substr(begin);
+  error.object = rest.substr(0, rest.find_first_of(" ,:;)\""));
+  constexpr std::string_view kAt = " at offset ";
+  const std::string_view behind = rest.substr(error.object.size());
+  if (behind.starts_with(kAt)) {
+    const std::string_view digits = behind.substr(kAt.size());
+    std::from_chars(digits.data(), digits.data() + digits.size(), error.offset);
+  }
+  return error;
+}
+
 Answer check_transaction(const caisson_transaction* transaction) {
   if (Answer bad = check_handle(transaction, HandleKind::kTransaction, "transaction");
       bad.code != CAISSON_OK) {
@@ -40,6 +73,30 @@ Answer check_transaction(const caisson_transaction* transaction) {
   }
   if (!transaction->state->busy.load()) return {};
   return invalid_argument("a put of this transaction is going on: wait for its future first");
+}
+
+// A save of shards that become ready later: begun now, so that what can be refused is.
+Answer start_deferred(const std::shared_ptr<Store>& store, const std::string& name, OwnedSave given,
+                      SaveOptions options, std::shared_ptr<ProgressCell> progress,
+                      caisson_future** future) {
+  if (options.stage) {
+    return invalid_argument("a deferred input cannot be staged: it is not there yet");
+  }
+  CAISSON_ASSIGN_OR_RETURN(const std::string ticket, store->begin_save(name, options));
+  const auto owned = std::make_shared<const OwnedSave>(std::move(given));
+  TaskOptions task{.store = store,
+                   .progress = std::move(progress),
+                   .stop = {},
+                   .gate = std::make_shared<ReadyGate>(owned->shards.size())};
+  options.stop = task.stop.get_token();
+  const auto save = [opened = store.get(), ticket, owned, options,
+                     gate = task.gate]() -> Result<TaskResult> {
+    CAISSON_ASSIGN_OR_RETURN(SaveReport report,
+                             save_when_ready(*opened, ticket, *owned, *gate, options));
+    return TaskResult{.report = std::move(report), .text = {}};
+  };
+  *future = run_task(std::move(task), save).release();
+  return {};
 }
 
 }  // namespace
@@ -50,7 +107,7 @@ bool Handle::is_forked() const { return pid != ::getpid(); }
 int32_t give(int32_t code, std::string_view message, caisson_error** error) noexcept {
   if (code == CAISSON_OK || code == CAISSON_TIMEOUT || error == nullptr) return code;
   try {
-    *error = new caisson_error{.code = code, .message = std::string(message)};
+    *error = new caisson_error(place_of(code, message));
   } catch (const std::bad_alloc&) {
     *error = &last_resort();
   }
@@ -101,6 +158,7 @@ using caisson::c::check_out;
 using caisson::c::check_store;
 using caisson::c::check_transaction;
 using caisson::c::read_options;
+using caisson::c::TaskResult;
 using caisson::c::text_argument;
 
 extern "C" {
@@ -165,6 +223,7 @@ int32_t caisson_store_open(const char* url, const caisson_store_options* options
     CAISSON_ASSIGN_OR_RETURN(auto opened, caisson::Store::open(text, wanted));
     auto made = std::make_unique<caisson_store>();
     made->trace = wanted.trace;
+    made->metrics = wanted.metrics;
     made->store = std::move(opened);
     *store = made.release();
     return {};
@@ -196,10 +255,14 @@ int32_t caisson_save_start(caisson_store* store, const char* name, const caisson
     CAISSON_RETURN_IF_ERROR(check_out(future, "future"));
     CAISSON_RETURN_IF_BAD(check_store(store));
     CAISSON_ASSIGN_OR_RETURN(const std::string text, text_argument(name, "name"));
-    CAISSON_ASSIGN_OR_RETURN(const caisson::c::OwnedSave owned, caisson::c::read_input(input));
+    CAISSON_ASSIGN_OR_RETURN(caisson::c::OwnedSave owned, caisson::c::read_input(input));
     CAISSON_ASSIGN_OR_RETURN(caisson::SaveOptions wanted, read_options(options));
     auto progress = std::make_shared<caisson::c::ProgressCell>();
     wanted.progress = caisson::c::callback_into(progress);
+    if (owned.deferred) {
+      return caisson::c::start_deferred(store->store, text, std::move(owned), wanted,
+                                        std::move(progress), future);
+    }
     CAISSON_ASSIGN_OR_RETURN(caisson::PendingSave save,
                              store->store->save(text, owned.input(), wanted));
     *future =
@@ -250,12 +313,20 @@ int32_t caisson_transaction_put_start(caisson_transaction* transaction,
     CAISSON_ASSIGN_OR_RETURN(caisson::c::OwnedSave read, caisson::c::read_input(input));
     const auto owned = std::make_shared<const caisson::c::OwnedSave>(std::move(read));
     const auto state = transaction->state;
+    caisson::c::TaskOptions task{
+        .store = state->store, .progress = state->progress, .stop = state->stop, .gate = nullptr};
+    if (owned->deferred) task.gate = std::make_shared<caisson::c::ReadyGate>(owned->shards.size());
+    const auto put = [state, owned, gate = task.gate]() -> caisson::Result<TaskResult> {
+      const caisson::Status status =
+          gate == nullptr ? state->transaction->put(owned->input())
+                          : caisson::c::put_when_ready(*state->transaction, *owned, *gate,
+                                                       state->stop.get_token());
+      state->busy = false;
+      CAISSON_RETURN_IF_ERROR(status);
+      return TaskResult{};
+    };
     state->busy = true;
-    *future = caisson::c::run_task(state->store, state->progress, state->stop, [state, owned] {
-                const auto status = state->transaction->put(owned->input());
-                state->busy = false;
-                return status;
-              }).release();
+    *future = caisson::c::run_task(std::move(task), put).release();
     return {};
   });
 }
@@ -295,8 +366,10 @@ int32_t caisson_save_commit(caisson_store* store, const char* ticket, uint32_t r
     CAISSON_RETURN_IF_BAD(check_store(store));
     CAISSON_ASSIGN_OR_RETURN(const std::string text, text_argument(ticket, "ticket"));
     CAISSON_ASSIGN_OR_RETURN(const caisson::SaveOptions wanted, read_options(options));
-    CAISSON_ASSIGN_OR_RETURN(const std::vector<caisson::SealedPart> parts,
-                             caisson::c::read_tokens(tokens, tokens_count));
+    CAISSON_ASSIGN_OR_RETURN(const std::vector<std::string> read,
+                             caisson::c::read_texts(tokens, tokens_count, "token"));
+    std::vector<caisson::SealedPart> parts;
+    for (const std::string& token : read) parts.push_back({.token = token});
     CAISSON_ASSIGN_OR_RETURN(caisson::SaveReport made,
                              store->store->commit_save(text, ranks, parts, wanted));
     if (report != nullptr) *report = caisson::c::make_report(std::move(made));

@@ -88,6 +88,7 @@ using caisson::c::Answer;
 using caisson::c::call;
 using caisson::c::check_out;
 using caisson::c::check_store;
+using caisson::c::TaskResult;
 using caisson::c::text_argument;
 
 extern "C" {
@@ -101,16 +102,18 @@ int32_t caisson_restore_start(caisson_store* store, const char* name, const cais
     CAISSON_ASSIGN_OR_RETURN(const std::string text, text_argument(name, "name"));
     CAISSON_ASSIGN_OR_RETURN(auto read, caisson::c::read_targets(targets, targets_count));
     CAISSON_ASSIGN_OR_RETURN(caisson::RestoreOptions wanted, caisson::c::read_options(options));
-    const auto progress = std::make_shared<caisson::c::ProgressCell>();
-    const std::stop_source stop;
-    wanted.progress = caisson::c::callback_into(progress);
-    wanted.stop = stop.get_token();
-    *future =
-        caisson::c::run_task(store->store, progress, stop,
-                             [opened = store->store.get(), text, wanted, read = std::move(read)] {
-                               return opened->restore(text, read, wanted);
-                             })
-            .release();
+    caisson::c::TaskOptions task{.store = store->store,
+                                 .progress = std::make_shared<caisson::c::ProgressCell>(),
+                                 .stop = {},
+                                 .gate = nullptr};
+    wanted.progress = caisson::c::callback_into(task.progress);
+    wanted.stop = task.stop.get_token();
+    const auto restore = [opened = store->store.get(), text, wanted,
+                          read = std::move(read)]() -> caisson::Result<TaskResult> {
+      CAISSON_RETURN_IF_ERROR(opened->restore(text, read, wanted));
+      return TaskResult{};
+    };
+    *future = caisson::c::run_task(std::move(task), restore).release();
     return {};
   });
 }

@@ -79,8 +79,12 @@ Result<std::string> text_argument(const char* text, const char* what);
 caisson_bytes* make_bytes(std::string_view text);
 caisson_report* make_report(SaveReport report);
 
+// No save of ours is anywhere near it, and no pointer plus so many structs overflows.
+inline constexpr uint64_t kCountMax = 1u << 27;
+
 // What a call was given, in the engine's words; names and places are copies. (c_input.cc)
 struct OwnedSave {
+  bool deferred = false;
   std::vector<TensorShard> shards;
   std::vector<BlobView> blobs;
   std::vector<Alias> aliases;
@@ -88,7 +92,8 @@ struct OwnedSave {
 };
 Result<OwnedSave> read_input(const caisson_save_input* input);
 Result<std::vector<TensorTarget>> read_targets(const caisson_target* targets, uint64_t count);
-Result<std::vector<SealedPart>> read_tokens(const char* const* tokens, uint64_t count);
+Result<std::vector<std::string>> read_texts(const char* const* texts, uint64_t count,
+                                            const char* what);
 Result<StoreOptions> read_options(const caisson_store_options* options);
 Result<SaveOptions> read_options(const caisson_save_options* options);
 Result<RestoreOptions> read_options(const caisson_restore_options* options);
@@ -108,6 +113,7 @@ ProgressFn callback_into(std::shared_ptr<ProgressCell> cell);
 struct caisson_store : caisson::c::Handle {
   caisson_store() : Handle(caisson::c::HandleKind::kStore) {}
   std::shared_ptr<caisson::Trace> trace;  // null: not recorded
+  std::shared_ptr<caisson::Metrics> metrics;
   std::shared_ptr<caisson::Store> store;
 };
 

@@ -5,14 +5,13 @@
 #include <limits>
 #include <type_traits>
 
+#include "caisson/metrics.h"
 #include "client/c_handles.h"
 
 namespace caisson::c {
 
 namespace {
 
-// No save of ours is anywhere near it, and no pointer plus so many structs overflows.
-constexpr uint64_t kCountMax = 1u << 27;
 constexpr uint32_t kStructBytesMax = 4096;
 
 // The sizes of the first version: what a caller has at least.
@@ -165,7 +164,9 @@ Result<OwnedSave> read_input(const caisson_save_input* input) {
   if (input == nullptr) return invalid_argument("the input is null");
   caisson_save_input given;
   CAISSON_RETURN_IF_ERROR(read_one(input, given, "input"));
+  CAISSON_RETURN_IF_ERROR(check_bits(given.flags, CAISSON_INPUT_DEFERRED, "the input"));
   OwnedSave owned;
+  owned.deferred = (given.flags & CAISSON_INPUT_DEFERRED) != 0;
   CAISSON_ASSIGN_OR_RETURN(owned.shards,
                            read_many(given.shards, given.shards_count, "shard", shard_of));
   CAISSON_ASSIGN_OR_RETURN(owned.blobs, read_many(given.blobs, given.blobs_count, "blob", blob_of));
@@ -178,16 +179,18 @@ Result<std::vector<TensorTarget>> read_targets(const caisson_target* targets, ui
   return read_many(targets, count, "target", target_of);
 }
 
-Result<std::vector<SealedPart>> read_tokens(const char* const* tokens, uint64_t count) {
-  if (count > kCountMax || (tokens == nullptr && count > 0)) {
-    return invalid_argument("the tokens are null, or too many: " + std::to_string(count));
+Result<std::vector<std::string>> read_texts(const char* const* texts, uint64_t count,
+                                            const char* what) {
+  if (count > kCountMax || (texts == nullptr && count > 0)) {
+    return invalid_argument(std::string("the array of ") + what +
+                            " is null or too long: " + std::to_string(count));
   }
-  std::vector<SealedPart> parts;
+  std::vector<std::string> read;
   for (uint64_t i = 0; i < count; ++i) {
-    CAISSON_RETURN_IF_ERROR(check_name(tokens[i], "token", i));
-    parts.push_back({.token = tokens[i]});
+    if (texts[i] == nullptr) return invalid_argument(where(what, i, true) + " is null");
+    read.emplace_back(texts[i]);
   }
-  return parts;
+  return read;
 }
 
 Result<StoreOptions> read_options(const caisson_store_options* options) {
@@ -200,6 +203,7 @@ Result<StoreOptions> read_options(const caisson_store_options* options) {
   if (given.memory_bytes_max > 0) read.memory_bytes_max = given.memory_bytes_max;
   set_text(read.io_engine, given.io_engine);
   if ((given.flags & CAISSON_STORE_TRACE) != 0) read.trace = std::make_shared<Trace>();
+  read.metrics = std::make_shared<Metrics>();
   return read;
 }
 

@@ -12,6 +12,8 @@
 
 namespace caisson {
 
+class StoreContext;
+
 // Creates the store file where there is none and options.create allows it. `uuids` and `clock`
 // outlive the store, and so do `hints`: with them every save also dedups against the whole store.
 Result<std::unique_ptr<Store>> open_store(std::unique_ptr<ObjectStore> objects, UuidSource& uuids,
@@ -21,5 +23,9 @@ Result<std::unique_ptr<Store>> open_store(std::unique_ptr<ObjectStore> objects, 
 // Store::open with hints: for a command that owns the store's index.
 Result<std::unique_ptr<Store>> open_store_at(const std::string& url, const StoreOptions& options,
                                              ChunkHints* hints);
+
+// What stands behind a Store, for maintenance that Store itself does not offer. kInvalidArgument in
+// a forked child.
+Result<StoreContext*> context_of(Store& store);
 
 }  // namespace caisson

@@ -96,6 +96,7 @@ class StoreImpl final : public Store {
   Result<std::vector<std::byte>> read_blob(const std::string& name,
                                            const std::string& blob) override;
   Status remove(const std::string& name) override;
+  StoreContext& context() { return *context_; }
 
  private:
   Status unseen_error() CAISSON_EXCLUDES(mutex_);
@@ -362,6 +363,12 @@ Result<std::unique_ptr<Store>> open_store(std::unique_ptr<ObjectStore> objects, 
   CAISSON_ASSIGN_OR_RETURN(auto context,
                            StoreContext::open(std::move(objects), uuids, clock, options, hints));
   return std::unique_ptr<Store>(std::make_unique<StoreImpl>(std::move(context)));
+}
+
+Result<StoreContext*> context_of(Store& store) {
+  StoreContext& context = static_cast<StoreImpl&>(store).context();  // there is no other Store
+  CAISSON_RETURN_IF_ERROR(context.check_process());
+  return &context;
 }
 
 Result<std::unique_ptr<Store>> Store::open(const std::string& url, const StoreOptions& options) {

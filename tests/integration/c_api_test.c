@@ -187,6 +187,52 @@ static void catalog(caisson_store* store) {
   EXPECT(code == 4 && bits == 16);
 }
 
+static void deferred(caisson_store* store) {
+  caisson_error* error = NULL;
+  caisson_shard halves[2] = {rows(0, kRows / 2), rows(kRows / 2, kRows)};
+  caisson_save_input input = CAISSON_INIT(caisson_save_input);
+  input.flags = CAISSON_INPUT_DEFERRED;
+  input.shards = halves;
+  input.shards_count = 2;
+  caisson_future* future = NULL;
+  OK(caisson_save_start(store, "run/20", &input, NULL, &future, &error));
+  const uint64_t places[] = {1, 0, 7};
+  BAD(CAISSON_INVALID_ARGUMENT, caisson_future_mark_ready(future, places, 3, &error));
+  BAD(CAISSON_INVALID_ARGUMENT, caisson_future_mark_ready(future, NULL, 1, &error));
+  OK(caisson_future_mark_ready(future, places, 1, &error));
+  EXPECT(caisson_future_wait(future, 1000000, &error) == CAISSON_TIMEOUT && error == NULL);
+  OK(caisson_future_mark_ready(future, places, 2, &error));
+  OK(caisson_future_wait(future, -1, &error));
+  caisson_report* report = NULL;
+  OK(caisson_future_report(future, &report, &error));
+  caisson_report_free(report);
+  caisson_future_free(future);
+}
+
+static void maintenance(caisson_store* store) {
+  caisson_error* error = NULL;
+  caisson_future* future = NULL;
+  caisson_bytes* text = NULL;
+  const char* names[] = {"run/1"};
+  OK(caisson_verify_start(store, names, 1, "full", &future, &error));
+  OK(caisson_future_wait(future, -1, &error));
+  OK(caisson_future_text(future, &text, &error));
+  EXPECT(strstr(caisson_bytes_data(text), "\"damaged\":0") != NULL);
+  caisson_bytes_free(text);
+  caisson_future_free(future);
+  BAD(CAISSON_INVALID_ARGUMENT, caisson_verify_start(store, NULL, 1, NULL, &future, &error));
+  BAD(CAISSON_INVALID_ARGUMENT, caisson_verify_start(store, names, 1, "deep", &future, &error));
+  OK(caisson_gc_start(store, 1, &future, &error));
+  OK(caisson_future_wait(future, -1, &error));
+  OK(caisson_future_text(future, &text, &error));
+  EXPECT(strstr(caisson_bytes_data(text), "caisson.gc/1") != NULL);
+  caisson_bytes_free(text);
+  caisson_future_free(future);
+  OK(caisson_store_metrics(store, &text, &error));
+  EXPECT(strstr(caisson_bytes_data(text), "caisson_save") != NULL);
+  caisson_bytes_free(text);
+}
+
 // Every way to be wrong that does not need the caller's memory to be gone.
 static void wrong_calls(caisson_store* store) {
   caisson_error* error = NULL;
@@ -296,6 +342,8 @@ int main(int argc, char** argv) {
   save_and_restore(store);
   many_ranks(store);
   catalog(store);
+  deferred(store);
+  maintenance(store);
   wrong_calls(store);
   after_fork(store);
   nothing_is_freed_quietly();

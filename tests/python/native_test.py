@@ -3,6 +3,7 @@ are wrong in every way, which must raise and never crash or hang."""
 
 import ctypes
 import os
+import pathlib
 import pickle
 import random
 import shutil
@@ -13,7 +14,7 @@ import unittest
 import numpy as np
 
 import caisson
-from caisson import _abi, _native
+from caisson import _abi, _records
 from caisson._native import SaveOptions, Shard, Store, Target
 
 
@@ -188,6 +189,77 @@ class NativeTest(unittest.TestCase):
         save.wait()
         self.assertEqual({c.name for c in self.store.checkpoints()}, {"run/1", "child/1"})
 
+    def test_shards_that_become_ready_one_by_one(self):
+        rng = random.Random(3)
+        arrays = [np.zeros(1000 + i, dtype=np.float32) for i in range(50)]
+        shards = [shard(f"t{i}", array) for i, array in enumerate(arrays)]
+        save = self.store.save("run/1", shards, {"b": b"xyz"}, {"tied": "t7"}, deferred=True)
+        ticket = self.store.begin_save("run/2")
+        part = self.store.join_save(ticket, 0)
+        put = part.put_start(shards, deferred=True)
+        with self.assertRaises(caisson.InvalidArgumentError):
+            part.seal()  # while the put goes on
+        self.assertFalse(save.done())
+        with self.assertRaisesRegex(caisson.InvalidArgumentError, "shard 50"):
+            save.mark_ready([0, 50])
+        order = list(range(50))
+        rng.shuffle(order)
+        while order:
+            some = [order.pop() for _ in range(min(len(order), rng.randrange(1, 9)))]
+            for i in some:
+                arrays[i][:] = i + 1  # now, not before
+            for future in (save, put):
+                future.mark_ready(some)
+                future.mark_ready(some[:1])
+        save.wait(60)
+        put.wait(60)
+        self.store.commit_save(ticket, 1, [part.seal()])
+        self.assertEqual(save.report.raw_bytes, sum(a.nbytes for a in arrays) + 3)
+        for name in ("run/1", "run/2"):
+            out = [np.zeros_like(a) for a in arrays]
+            self.store.restore(
+                name, [Target(f"t{i}", (0,), o.shape, o.ctypes.data) for i, o in enumerate(out)]
+            )
+            for i, o in enumerate(out):
+                self.assertTrue((o == i + 1).all())
+        self.assertTrue(all(f["damage"] is False for f in self.store.verify()["findings"]))
+
+    def test_a_deferred_save_that_is_given_up(self):
+        save = self.store.save("run/1", [shard("w", self.array)], deferred=True)
+        with self.assertRaises(TimeoutError):
+            save.wait(0.05)
+        save.cancel()
+        with self.assertRaises(caisson.CancelledError):
+            save.wait(60)
+        save = self.store.save("run/1", [shard("w", self.array)], deferred=True)
+        save.close()  # cancels, since nobody is left to mark the rest
+        self.assertEqual(self.store.checkpoints(), [])
+        with self.assertRaisesRegex(caisson.InvalidArgumentError, "staged"):
+            self.store.save(
+                "run/1", [shard("w", self.array)], options=SaveOptions(stage=True), deferred=True
+            )
+        plain = self.store.save("run/1", [shard("w", self.array)])
+        with self.assertRaisesRegex(caisson.InvalidArgumentError, "nothing is deferred"):
+            plain.mark_ready([0])
+
+    def test_damage_says_where_it_is(self):
+        self.store.save("run/1", [shard("w", self.array)]).wait()
+        (pack,) = pathlib.Path(self.dir).rglob("*.pack")
+        pack.chmod(0o644)
+        damaged = bytearray(pack.read_bytes())
+        damaged[100_000] ^= 1
+        pack.write_bytes(damaged)
+        out = np.zeros_like(self.array)
+        with self.assertRaises(caisson.CorruptionError) as raised:
+            self.store.restore("run/1", [Target("w", (0, 0), out.shape, out.ctypes.data)])
+        error = raised.exception
+        self.assertTrue(str(pack).endswith(error.object) and error.object, error)
+        self.assertGreaterEqual(error.offset, 4096, error)
+        found = self.store.verify(["run/1"])
+        self.assertEqual((found["damaged"], found["findings"][0]["object"]), (1, error.object))
+        self.assertFalse(self.store.gc(dry_run=True)["reclaimed"]["objects"])
+        self.assertIn("caisson_save_bytes_total", self.store.metrics())
+
     def test_a_trace_is_recorded_when_asked_for(self):
         with self.assertRaises(caisson.InvalidArgumentError):
             self.store.trace_json()
@@ -262,7 +334,7 @@ class RawCalls(unittest.TestCase):
     def test_struct_sizes_and_counts(self):
         rng = random.Random(11)
         handle = self.store._handle.value
-        given = _native._Input([shard("w", np.zeros(4, dtype=np.float32))], {"b": b"x"}, {"a": "w"})
+        given = _records.Input([shard("w", np.zeros(4, dtype=np.float32))], {"b": b"x"}, {"a": "w"})
         for i in range(400):
             trial = _abi.SaveInput.from_buffer_copy(given.struct)
             options = _abi.SaveOptions(ctypes.sizeof(_abi.SaveOptions), 0, b"auto", b"", b"{}", 1, 0)
@@ -304,17 +376,17 @@ class RawCalls(unittest.TestCase):
     def test_records_are_what_the_header_says(self):
         # The library refuses an array whose struct_size is too small; these are the exact ones.
         for record, size in (
-            (_native._SHARD, 288),
-            (_native._BLOB, 32),
-            (_native._ALIAS, 24),
-            (_native._TARGET, 216),
-            (_native._TENSOR, 184),
-            (_native._BOX, 128),
+            (_records.SHARD, 288),
+            (_records.BLOB, 32),
+            (_records.ALIAS, 24),
+            (_records.TARGET, 216),
+            (_records.TENSOR, 184),
+            (_records.BOX, 128),
         ):
             self.assertEqual(record.size, size)
 
 
-_INTEGERS = (ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64)
+_INTEGERS = (ctypes.c_int32, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64)
 
 if __name__ == "__main__":
     unittest.main()

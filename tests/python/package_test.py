@@ -98,6 +98,7 @@ class SaveAndLoad(PackageTest):
             ({"a": {"b": np.zeros(1)}}, "flatten"),
             ({"a": np.array([object()])}, "no tensor"),
             ({"a": np.zeros((1,) * 9)}, "9 dimensions"),
+            ({"a": np.ma.masked_equal([1, 2], 1)}, "mask"),
             ({1: np.zeros(1)}, "name"),
             (np.zeros(1), "dict"),
         ):

@@ -134,9 +134,15 @@ typedef struct caisson_alias {  // another name for a tensor of the same save: t
   const char* target;
 } caisson_alias;
 
+enum {
+  // The shards' memory is not filled yet: each is read once caisson_future_mark_ready names it. A
+  // future that is freed before all are is cancelled.
+  CAISSON_INPUT_DEFERRED = 1,
+};
+
 typedef struct caisson_save_input {
   uint32_t struct_size;
-  uint32_t reserved;
+  uint32_t flags;  // CAISSON_INPUT_...
   const caisson_shard* shards;
   uint64_t shards_count;
   const caisson_blob* blobs;
@@ -180,6 +186,11 @@ CAISSON_API void caisson_future_cancel(caisson_future* future);
 // Raw bytes through the last stage so far, and in all; 0 of 0 before it knows.
 CAISSON_API void caisson_future_progress(caisson_future* future, uint64_t* bytes_done,
                                          uint64_t* bytes_total);
+// Of a save or put with CAISSON_INPUT_DEFERRED: the memory of these shards, by their places in the
+// input, is filled, and must not change any more. A place may be named again. Shards that are ready
+// are written together, so name many at a time where that is possible.
+CAISSON_API int32_t caisson_future_mark_ready(caisson_future* future, const uint64_t* places,
+                                              uint64_t places_count, caisson_error** error);
 // Waits: the memory of the caller is in use until then.
 CAISSON_API void caisson_future_free(caisson_future* future);
 
@@ -208,7 +219,8 @@ CAISSON_API int32_t caisson_future_report(caisson_future* future, caisson_report
 // ---- saving: one process
 
 // The memory of shards and blobs is lent until the future has finished and must not change, unless
-// CAISSON_SAVE_STAGE is set. `options` may be null.
+// CAISSON_SAVE_STAGE is set (which does not go together with CAISSON_INPUT_DEFERRED). `options` may
+// be null.
 CAISSON_API int32_t caisson_save_start(caisson_store* store, const char* name,
                                        const caisson_save_input* input,
                                        const caisson_save_options* options, caisson_future** future,
@@ -333,6 +345,23 @@ CAISSON_API void caisson_tensor_list_free(caisson_tensor_list* list);
 
 // Gives a checkpoint up; gc frees its space later.
 CAISSON_API int32_t caisson_remove(caisson_store* store, const char* name, caisson_error** error);
+
+// ---- maintenance. Their futures have a text: the document that `caisson VERB --json` prints.
+
+// The named checkpoints, or everything when names_count is 0. `depth`: "structure", "checksums"
+// (null) or "full". Damage is in the document, not in the outcome.
+CAISSON_API int32_t caisson_verify_start(caisson_store* store, const char* const* names,
+                                         uint64_t names_count, const char* depth,
+                                         caisson_future** future, caisson_error** error);
+// Frees what no checkpoint needs, and what dead saves left. dry_run not 0: only says what.
+CAISSON_API int32_t caisson_gc_start(caisson_store* store, int32_t dry_run, caisson_future** future,
+                                     caisson_error** error);
+// Of a future that has one and finished well.
+CAISSON_API int32_t caisson_future_text(caisson_future* future, caisson_bytes** text,
+                                        caisson_error** error);
+// What saves and restores of this handle have done so far, in Prometheus' text format.
+CAISSON_API int32_t caisson_store_metrics(caisson_store* store, caisson_bytes** text,
+                                          caisson_error** error);
 
 // ---- element types by their safetensors names: "F32", "BF16", "F8_E4M3", ...
 CAISSON_API int32_t caisson_dtype_from_name(const char* name, uint8_t* code, uint8_t* bits,

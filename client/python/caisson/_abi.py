@@ -32,7 +32,7 @@ class StoreOptions(Structure):
 class SaveInput(Structure):
     _fields_ = [
         ("struct_size", c_uint32),
-        ("reserved", c_uint32),
+        ("flags", c_uint32),
         ("shards", c_void_p),
         ("shards_count", c_uint64),
         ("blobs", c_void_p),
@@ -119,6 +119,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "future_cancel": (None, [_HANDLE]),
     "future_progress": (None, [_HANDLE, _COUNT, _COUNT]),
     "future_free": (None, [_HANDLE]),
+    "future_text": (c_int32, [_HANDLE, _OUT, _OUT]),
+    "future_mark_ready": (c_int32, [_HANDLE, c_void_p, c_uint64, _OUT]),
     "future_report": (c_int32, [_HANDLE, _OUT, _OUT]),
     "report_get": (c_int32, [_HANDLE, POINTER(SaveReport), _OUT]),
     "report_free": (None, [_HANDLE]),
@@ -149,6 +151,9 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "tensors": (c_int32, [_HANDLE, c_char_p, c_char_p, _OUT, _OUT]),
     "tensor_list_items": (c_void_p, [_HANDLE, _COUNT]),
     "tensor_list_free": (None, [_HANDLE]),
+    "verify_start": (c_int32, [_HANDLE, POINTER(c_char_p), c_uint64, c_char_p, _OUT, _OUT]),
+    "gc_start": (c_int32, [_HANDLE, c_int32, _OUT, _OUT]),
+    "store_metrics": (c_int32, [_HANDLE, _OUT, _OUT]),
     "remove": (c_int32, [_HANDLE, c_char_p, _OUT]),
 }
 

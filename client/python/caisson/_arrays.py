@@ -18,8 +18,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from caisson._abi import RANK_MAX
 from caisson._errors import InvalidArgumentError, UnsupportedError
-from caisson._native import _DTYPE_NAMES, DTYPES, RANK_MAX
+from caisson._native import DTYPE_NAMES, DTYPES
 
 # numpy's name of a dtype (ml_dtypes included) <-> safetensors'.
 _FROM_NUMPY = {
@@ -127,6 +128,8 @@ def describe(name: str, array: Any, *, writable: bool = False) -> Memory:
                 "has __dlpack__ or the buffer protocol; blobs= takes bytes"
             ) from None
         array = np.asarray(view)
+    if isinstance(array, np.ma.MaskedArray):
+        raise InvalidArgumentError(f'"{name}" is a masked array: its mask would be lost')
     if writable and not array.flags.writeable:
         raise InvalidArgumentError(f'"{name}": its memory is read-only')
     if not array.dtype.isnative:
@@ -214,7 +217,7 @@ def _describe_dlpack(name: str, array: Any) -> Memory:
     capsule = array.__dlpack__()
     tensor = _DLTensor.from_address(_capsule_pointer(capsule, b"dltensor"))
     _check_dimensions(name, tensor.ndim)
-    dtype = _DTYPE_NAMES.get((tensor.code, tensor.bits))
+    dtype = DTYPE_NAMES.get((tensor.code, tensor.bits))
     if dtype is None or tensor.lanes != 1:
         raise InvalidArgumentError(
             f'"{name}": no tensor has elements of DLPack code {tensor.code}, {tensor.bits} bits, '

@@ -46,7 +46,8 @@ def _rebuild(
     while base.__module__ != "builtins":
         assert base.__base__ is not None
         base = base.__base__
-    error: CaissonError = base.__new__(kind)
+    make: Any = base.__new__
+    error: CaissonError = make(kind)
     CaissonError.__init__(error, message, object, offset)
     error.__dict__.update(state)
     return error

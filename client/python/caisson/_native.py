@@ -9,302 +9,46 @@ from __future__ import annotations
 
 import ctypes
 import json
-import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from ctypes import byref, c_char_p, c_uint64, c_void_p, sizeof
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from ctypes import byref, c_char_p, c_uint64, sizeof
 from typing import Any
 
 from caisson import _abi
-from caisson._abi import RANK_MAX, encode, lib
+from caisson._abi import encode, lib
 from caisson._errors import CaissonError, InvalidArgumentError, WaitTimeoutError
+from caisson._records import (
+    DTYPE_NAMES,
+    DTYPES,
+    TENSOR,
+    CheckpointInfo,
+    Input,
+    SaveOptions,
+    SaveReport,
+    Shard,
+    Target,
+    Targets,
+    TensorInfo,
+    pack_save_options,
+    tensor_info,
+)
 
-# safetensors' names, and the engine's for what safetensors lacks -> DLPack code, bits.
-DTYPES: dict[str, tuple[int, int]] = {
-    "BOOL": (6, 8),
-    "F4": (17, 4),
-    "F6_E2M3": (15, 6),
-    "F6_E3M2": (16, 6),
-    "U8": (1, 8),
-    "I8": (0, 8),
-    "F8_E5M2": (12, 8),
-    "F8_E4M3": (10, 8),
-    "F8_E8M0": (14, 8),
-    "F8_E4M3FNUZ": (11, 8),
-    "F8_E5M2FNUZ": (13, 8),
-    "I16": (0, 16),
-    "U16": (1, 16),
-    "F16": (2, 16),
-    "BF16": (4, 16),
-    "I32": (0, 32),
-    "U32": (1, 32),
-    "F32": (2, 32),
-    "C64": (5, 64),
-    "F64": (2, 64),
-    "I64": (0, 64),
-    "U64": (1, 64),
-    "I4": (0, 4),
-    "U4": (1, 4),
-    "F8_E3M4": (7, 8),
-    "F8_E4M3_IEEE": (8, 8),
-    "F8_E4M3B11FNUZ": (9, 8),
-    "C32": (5, 32),
-    "C128": (5, 128),
-}
-_DTYPE_NAMES = {code_and_bits: name for name, code_and_bits in DTYPES.items()}
-
-# The structs of c.h that come in arrays, as records. Each is naturally aligned.
-_SHARD = struct.Struct("=IBBBBQQII8Q8Q8Q8q")
-_BLOB = struct.Struct("=IIQQQ")
-_ALIAS = struct.Struct("=IIQQ")
-_TARGET = struct.Struct("=IBBBBQQ8Q8Q8q")
-_TENSOR = struct.Struct("=IBBBBQQQ8Q8QQQQ")
-_BOX = struct.Struct("=8Q8Q")
-_PAD = tuple((0,) * (RANK_MAX - rank) for rank in range(RANK_MAX + 1))
-_ZEROS = (0,) * RANK_MAX
+__all__ = [
+    "DTYPES",
+    "DTYPE_NAMES",
+    "CheckpointInfo",
+    "Future",
+    "PendingSave",
+    "SaveOptions",
+    "SaveReport",
+    "Shard",
+    "Store",
+    "Target",
+    "TensorInfo",
+    "Transaction",
+]
 
 _WAIT_SLICE_NS = 200_000_000  # so that an interrupt is seen; an end is seen at once
-
-
-@dataclass(slots=True)
-class Shard:
-    """One box of one tensor, and where its bytes are.
-
-    Attributes:
-        name: of the tensor, the same on every rank.
-        dtype: safetensors' name, such as "F32", "BF16", "F8_E4M3" (DTYPES has all).
-        shape: of the whole tensor, in elements.
-        offset, extent: the box that this shard is.
-        address: of its first element; 0 only for an empty box.
-        strides_bytes: of the memory, or None where it is contiguous and row-major.
-        replica: (i, n): this is copy i of n equal ones, and writes its share only.
-        owner: what must stay alive while the address is used.
-    """
-
-    name: str
-    dtype: str
-    shape: Sequence[int]
-    offset: Sequence[int]
-    extent: Sequence[int]
-    address: int
-    strides_bytes: Sequence[int] | None = None
-    replica: tuple[int, int] = (0, 1)
-    owner: object = None
-
-
-@dataclass(slots=True)
-class Target:
-    """Where a restore puts one box of one tensor. The element width is the stored tensor's."""
-
-    name: str
-    offset: Sequence[int]
-    extent: Sequence[int]
-    address: int
-    strides_bytes: Sequence[int] | None = None
-    owner: object = None
-
-
-@dataclass(slots=True)
-class SaveOptions:
-    """How a checkpoint is saved; see caisson.save for the words.
-
-    `memory_check` is "sampled", "off" or "full": how memory that was lent and changed during the
-    save is noticed.
-    """
-
-    codec: str = "auto"
-    dedup: bool = True
-    base: str = ""
-    stage: bool = False
-    memory_check: str = "sampled"
-    overwrite: bool = False
-    metadata_json: str = "{}"
-    workers: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class SaveReport:
-    """What a save did. Sizes in bytes, times in seconds."""
-
-    name: str
-    tensors: int
-    tiles: int
-    raw_bytes: int
-    deduplicated_bytes: int
-    stored_bytes: int
-    stall_seconds: float
-    seconds: float
-    warning: str
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointInfo:
-    """One checkpoint of a store. With a `problem`, the fields after it are unknown."""
-
-    name: str
-    run: str
-    step: int
-    latest: bool
-    rolled_back: bool
-    epoch: int
-    commit_seq: int
-    problem: str
-    created_unix_ns: int
-    tensors: int
-    ranks: int
-    raw_bytes: int
-    stored_bytes: int
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def pinned(self) -> str:
-        """A name that means this checkpoint or none, whatever is saved meanwhile."""
-        return f"{self.name}@{self.commit_seq}"
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One tensor or blob of a checkpoint. `shards`: (offset, extent, rank) of what was saved."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    blob: bool
-    alias_of: str
-    raw_bytes: int
-    tile: tuple[int, ...]
-    shards: tuple[tuple[tuple[int, ...], tuple[int, ...], int], ...]
-
-
-def _records(data: bytearray) -> int | None:
-    """The address of packed records; the bytearray must outlive its use."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(data)) if data else None
-
-
-class _Texts:
-    """Names, one after the other in one buffer, so that a batch makes one allocation."""
-
-    def __init__(self, texts: Iterable[str], what: str) -> None:
-        encoded = [encode(text, what) for text in texts]
-        self._buffer = ctypes.create_string_buffer(b"\0".join(encoded))
-        at = ctypes.addressof(self._buffer)
-        self.addresses: list[int] = []
-        for text in encoded:
-            self.addresses.append(at)
-            at += len(text) + 1
-
-
-def _dims(values: Sequence[int], rank: int) -> tuple[int, ...]:
-    return (*values, *_PAD[rank])
-
-
-def _check_rank(name: str, *dims: Sequence[int] | None) -> int:
-    rank = len(dims[0]) if dims[0] is not None else 0
-    if any(d is not None and len(d) != rank for d in dims):
-        raise InvalidArgumentError(f'"{name}": shape, offset, extent and strides differ in length')
-    if rank > RANK_MAX:
-        raise InvalidArgumentError(f'"{name}" has {rank} dimensions; at most {RANK_MAX} are stored')
-    return rank
-
-
-class _Input:
-    """A caisson_save_input, and all that it points to."""
-
-    def __init__(
-        self, shards: Sequence[Shard], blobs: Mapping[str, bytes], aliases: Mapping[str, str]
-    ) -> None:
-        self._shards = self._pack_shards(shards)
-        self._blobs = self._pack_blobs(blobs)
-        self._aliases = self._pack_aliases(aliases)
-        self.struct = _abi.SaveInput(
-            sizeof(_abi.SaveInput),
-            0,
-            _records(self._shards),
-            len(shards),
-            _records(self._blobs),
-            len(blobs),
-            _records(self._aliases),
-            len(aliases),
-        )
-
-    def _pack_shards(self, shards: Sequence[Shard]) -> bytearray:
-        self._shard_names = _Texts((s.name for s in shards), "tensor's name")
-        packed = bytearray(_SHARD.size * len(shards))
-        for i, (s, name) in enumerate(zip(shards, self._shard_names.addresses)):
-            try:
-                code, bits = DTYPES[s.dtype]
-            except KeyError:
-                known = ", ".join(DTYPES)
-                raise InvalidArgumentError(
-                    f'"{s.name}": no dtype "{s.dtype}"; known are {known}'
-                ) from None
-            rank = _check_rank(s.name, s.shape, s.offset, s.extent, s.strides_bytes)
-            strided = s.strides_bytes is not None
-            try:
-                _SHARD.pack_into(
-                    packed,
-                    i * _SHARD.size,
-                    _SHARD.size,
-                    code,
-                    bits,
-                    rank,
-                    strided,
-                    name,
-                    s.address,
-                    *s.replica,
-                    *_dims(s.shape, rank),
-                    *_dims(s.offset, rank),
-                    *_dims(s.extent, rank),
-                    *(_ZEROS if s.strides_bytes is None else _dims(s.strides_bytes, rank)),
-                )
-            except struct.error as error:
-                raise InvalidArgumentError(f'"{s.name}": {error}') from None
-        return packed
-
-    def _pack_blobs(self, blobs: Mapping[str, bytes]) -> bytearray:
-        self._blob_names = _Texts(blobs, "blob's name")
-        # A c_char_p refers to the bytes object's own memory, and keeps it alive.
-        self._contents = [c_char_p(bytes(content)) for content in blobs.values()]
-        packed = bytearray(_BLOB.size * len(blobs))
-        for i, (name, content, given) in enumerate(
-            zip(self._blob_names.addresses, self._contents, blobs.values())
-        ):
-            address = ctypes.cast(content, c_void_p).value or 0
-            _BLOB.pack_into(packed, i * _BLOB.size, _BLOB.size, 0, name, address, len(given))
-        return packed
-
-    def _pack_aliases(self, aliases: Mapping[str, str]) -> bytearray:
-        self._alias_names = _Texts(aliases, "alias")
-        self._alias_targets = _Texts(aliases.values(), "alias's target")
-        packed = bytearray(_ALIAS.size * len(aliases))
-        for i, (name, target) in enumerate(
-            zip(self._alias_names.addresses, self._alias_targets.addresses)
-        ):
-            _ALIAS.pack_into(packed, i * _ALIAS.size, _ALIAS.size, 0, name, target)
-        return packed
-
-
-_MEMORY_CHECKS = {"sampled": 0, "off": 1, "full": 2}
-
-
-def _save_options(options: SaveOptions | None) -> _abi.SaveOptions:
-    options = options or SaveOptions()
-    if options.memory_check not in _MEMORY_CHECKS:
-        raise InvalidArgumentError(
-            f'memory_check "{options.memory_check}": known are {", ".join(_MEMORY_CHECKS)}'
-        )
-    if not 0 <= options.workers < 1 << 16:
-        raise InvalidArgumentError(f"workers = {options.workers}")
-    return _abi.SaveOptions(
-        sizeof(_abi.SaveOptions),
-        (not options.dedup) * 1 | options.stage * 2 | options.overwrite * 4,
-        encode(options.codec, "codec"),
-        encode(options.base, "base"),
-        encode(options.metadata_json, "metadata"),
-        options.workers,
-        _MEMORY_CHECKS[options.memory_check],
-    )
 
 
 def _take_report(handle: int) -> SaveReport:
@@ -407,6 +151,17 @@ class Future(_Handle):
         lib.functions["future_progress"](self.value, byref(done), byref(total))
         return done.value, total.value
 
+    def mark_ready(self, places: Sequence[int]) -> None:
+        """The memory of these shards, by their places in the list of a deferred save or put, is
+        filled now and must not change any more. What is ready is written together, so name many at
+        a time where that is possible."""
+        array = (c_uint64 * len(places))(*places)
+        lib.call("future_mark_ready", self.value, ctypes.addressof(array), len(places))
+
+    def text(self) -> str:
+        """The document of a verification or collection, once it has finished."""
+        return lib.take_bytes(lib.handle("future_text", self.value)).decode()
+
     def finish(self) -> None:
         """wait(), but an interrupt cancels it and comes out once the memory is free."""
         try:
@@ -448,9 +203,15 @@ class Transaction:
         shards: Sequence[Shard] = (),
         blobs: Mapping[str, bytes] | None = None,
         aliases: Mapping[str, str] | None = None,
+        *,
+        deferred: bool = False,
     ) -> Future:
-        """put(), but it returns at once: the memory is lent until the future has finished."""
-        given = _Input(shards, blobs or {}, aliases or {})
+        """put(), but it returns at once: the memory is lent until the future has finished.
+
+        Args:
+            deferred: no shard is read before Future.mark_ready names it.
+        """
+        given = Input(shards, blobs or {}, aliases or {}, deferred)
         handle = lib.handle("transaction_put_start", self._handle.value, byref(given.struct))
         return Future(handle, (given, shards, self))
 
@@ -517,16 +278,23 @@ class Store:
         blobs: Mapping[str, bytes] | None = None,
         aliases: Mapping[str, str] | None = None,
         options: SaveOptions | None = None,
+        *,
+        deferred: bool = False,
     ) -> PendingSave:
         """Starts a save of a whole checkpoint, "run/step". The memory is lent until the save has
-        finished, unless options.stage copies it first."""
-        given = _Input(shards, blobs or {}, aliases or {})
+        finished, unless options.stage copies it first.
+
+        Args:
+            deferred: no shard is read before PendingSave.mark_ready names it: memory that is still
+                being filled, say by copies from a device. Such a save runs beside others.
+        """
+        given = Input(shards, blobs or {}, aliases or {}, deferred)
         handle = lib.handle(
             "save_start",
             self._handle.value,
             encode(name, "name"),
             byref(given.struct),
-            byref(_save_options(options)),
+            byref(pack_save_options(options)),
         )
         return PendingSave(handle, (given, shards))
 
@@ -536,7 +304,7 @@ class Store:
             "save_begin",
             self._handle.value,
             encode(name, "name"),
-            byref(_save_options(options)),
+            byref(pack_save_options(options)),
         )
         return lib.take_bytes(handle).decode()
 
@@ -548,7 +316,7 @@ class Store:
                 self._handle.value,
                 encode(ticket, "ticket"),
                 rank,
-                byref(_save_options(options)),
+                byref(pack_save_options(options)),
             )
         )
 
@@ -565,7 +333,7 @@ class Store:
             ranks,
             array,
             len(tokens),
-            byref(_save_options(options)),
+            byref(pack_save_options(options)),
         )
         return _take_report(handle)
 
@@ -587,33 +355,13 @@ class Store:
 
     def restore_start(self, name: str, targets: Sequence[Target], *, workers: int = 1) -> Future:
         """restore(), but it returns at once."""
-        names = _Texts((t.name for t in targets), "tensor's name")
-        packed = bytearray(_TARGET.size * len(targets))
-        for i, (t, text) in enumerate(zip(targets, names.addresses)):
-            rank = _check_rank(t.name, t.offset, t.extent, t.strides_bytes)
-            try:
-                _TARGET.pack_into(
-                    packed,
-                    i * _TARGET.size,
-                    _TARGET.size,
-                    rank,
-                    t.strides_bytes is not None,
-                    0,
-                    0,
-                    text,
-                    t.address,
-                    *_dims(t.offset, rank),
-                    *_dims(t.extent, rank),
-                    *(_ZEROS if t.strides_bytes is None else _dims(t.strides_bytes, rank)),
-                )
-            except struct.error as error:
-                raise InvalidArgumentError(f'"{t.name}": {error}') from None
+        packed = Targets(targets)
         options = _abi.RestoreOptions(sizeof(_abi.RestoreOptions), workers)
         handle = lib.handle(
             "restore_start",
             self._handle.value,
             encode(name, "name"),
-            _records(packed),
+            packed.address,
             len(targets),
             byref(options),
         )
@@ -673,33 +421,34 @@ class Store:
             at = lib.functions["tensor_list_items"](handle, byref(count))
             if not count.value:
                 return []
-            records = ctypes.string_at(at, count.value * _TENSOR.size)
-            return [_tensor_info(record) for record in _TENSOR.iter_unpack(records)]
+            records = ctypes.string_at(at, count.value * TENSOR.size)
+            return [tensor_info(record) for record in TENSOR.iter_unpack(records)]
         finally:
             lib.functions["tensor_list_free"](handle)
+
+    def verify(self, names: Sequence[str] = (), depth: str = "checksums") -> dict[str, Any]:
+        """The document "caisson.verify/1" of the named checkpoints, or of the whole store."""
+        array = (c_char_p * len(names))(*(encode(name, "name") for name in names))
+        return self._document(
+            lib.handle(
+                "verify_start", self._handle.value, array, len(names), encode(depth, "depth")
+            )
+        )
+
+    def gc(self, *, dry_run: bool = False) -> dict[str, Any]:
+        """Frees what no checkpoint needs, and what dead saves left: the document "caisson.gc/1"."""
+        return self._document(lib.handle("gc_start", self._handle.value, dry_run))
+
+    def _document(self, handle: int) -> dict[str, Any]:
+        future = Future(handle, self)
+        future.finish()
+        document: dict[str, Any] = json.loads(future.text())
+        return document
+
+    def metrics(self) -> str:
+        """What saves and restores of this Store have done, in Prometheus' text format."""
+        return lib.take_bytes(lib.handle("store_metrics", self._handle.value)).decode()
 
     def remove(self, name: str) -> None:
         """Gives the checkpoint up; gc frees its space."""
         lib.call("remove", self._handle.value, encode(name, "name"))
-
-
-def _tensor_info(record: tuple[int, ...]) -> TensorInfo:
-    _, code, bits, rank, blob, name, alias_of, raw_bytes = record[:8]
-    shape, tile = record[8 : 8 + rank], record[16 : 16 + rank]
-    shards_count, boxes, ranks = record[24:]
-    shards = []
-    if shards_count:
-        places = struct.unpack(f"={shards_count}I", ctypes.string_at(ranks, 4 * shards_count))
-        packed = ctypes.string_at(boxes, _BOX.size * shards_count)
-        for box, place in zip(_BOX.iter_unpack(packed), places):
-            shards.append((box[:rank], box[RANK_MAX : RANK_MAX + rank], place))
-    return TensorInfo(
-        ctypes.string_at(name).decode(),
-        _DTYPE_NAMES.get((code, bits), f"?{code}/{bits}"),
-        shape,
-        bool(blob),
-        ctypes.string_at(alias_of).decode(),
-        raw_bytes,
-        tile,
-        tuple(shards),
-    )

@@ -259,6 +259,10 @@ class Store:
         """What was recorded, in the Trace Event Format: Perfetto opens it."""
         return self.native.trace_json()
 
+    def metrics(self) -> str:
+        """What saves and loads of this Store have done, in Prometheus' text format."""
+        return self.native.metrics()
+
     # ---- saving and loading
 
     @overload
@@ -412,7 +416,7 @@ class Store:
             depth: "structure" (metadata), "checksums" (every stored byte) or "full" (every chunk
                 decoded and compared with its content id).
         """
-        found = _command.ask("verify", "--depth", depth, self._path(), *names)
+        found = self.native.verify(names, depth)
         return VerifyReport(
             found["depth"],
             found["checkpoints"],
@@ -463,19 +467,16 @@ class Store:
             )
             for r in found["runs"]
         )
-        plain = ("checkpoints", "logical_bytes", "chunks", "chunk_raw_bytes", "chunk_stored_bytes")
-        saved = ("sharing_saves", "coding_saves")
-        places = ("own_packs", "shared_packs", "metadata", "log", "in_progress", "reclaimable")
-        return StatReport(
-            *(found[key] for key in plain + saved),
-            *(_count(found[key]) for key in places),
-            _count(found["other"]),
-            runs,
-        )
+        counts = ("own_packs", "shared_packs", "metadata", "log", "in_progress", "reclaimable")
+        numbers = ("checkpoints", "logical_bytes", "chunks", "chunk_raw_bytes", "chunk_stored_bytes")
+        savings = ("sharing_saves", "coding_saves")
+        fields: dict[str, Any] = {key: found[key] for key in numbers + savings}
+        fields |= {key: _count(found[key]) for key in (*counts, "other")}
+        return StatReport(**fields, runs=runs)
 
     def gc(self, *, dry_run: bool = False) -> GcReport:
         """Frees what no checkpoint needs, and what dead saves left."""
-        found = _command.ask("gc", *(["--dry-run"] if dry_run else []), self._path())
+        found = self.native.gc(dry_run=dry_run)
         return GcReport(
             found["dry_run"],
             _count(found["reclaimed"]),
