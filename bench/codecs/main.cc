@@ -1,246 +1,143 @@
-// caisson_codecs: ratio and speed of every codec on the tensors of safetensors files, on one core,
-// from memory to memory. Every round copies the same bytes first, with one memcpy from end to end:
-// what a codec is given is its speed as a share of that, in the same round; medians of rounds.
+// caisson_codecs: ratio and speed of every float codec on real tensors, on one core, beside memcpy
+// of the same bytes in the same round; medians of rounds.
 //
-//   caisson_codecs [--rounds N] [--mib N] [--anchor FILE] [--codec NAME] [--kind NAME] FILE...
+//   caisson_codecs [--rounds N] [--mib N] [--json FILE] PATH...
 //
-// bench/train_state.py makes files worth measuring.
+// A PATH is a safetensors file, or a directory that bench/train_state.py filled: then the last step
+// of each run is measured, and the bf16 weights against those of 1 and 100 steps before.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "bench/codecs/codec_table.h"
+#include "bench/codecs/measurement.h"
 #include "bench/codecs/samples.h"
-#include "bench/spread.h"
-#include "io/base/bytes.h"
-#include "io/base/hash.h"
+#include "bench/machine.h"
+#include "compression/codecs.h"
+#include "compression/float_layout.h"
+#include "compression/plane_kernels.h"
 
 namespace caisson::bench {
 namespace {
 
+namespace fs = std::filesystem;
+
 struct Options {
   unsigned rounds = 7;
   uint64_t bytes_min = uint64_t{256} << 20;
-  std::string anchor;
-  std::string codec, kind;  // only this one; empty: all
-  std::vector<std::string> files;
+  std::string json;
+  std::vector<std::string> paths;
 };
 
-// Of the processor, so that neighbours do not count.
-double cpu_seconds() {
-  timespec now{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+// What people call a kind of tensor.
+std::string words_for(const Sample& sample) {
+  const std::string bits =
+      sample.dtype.bits == 16 ? "bf16" : "fp" + std::to_string(sample.dtype.bits);
+  if (sample.kind == "model") return bits + " weights";
+  if (sample.kind == "master") return "master beside bf16";
+  if (sample.kind == "exp_avg") return "Adam m";
+  if (sample.kind == "exp_avg_sq") return "Adam v";
+  return "pretrained " + dtype_name(sample.dtype);
 }
 
-struct Encoded {
-  uint64_t at = 0;
-  uint64_t bytes = 0;  // 0: stored raw, which costs a copy
-};
-
-// One codec on one sample.
-struct Track {
-  const Codec* codec = nullptr;
-  uint64_t stored_bytes = 0;
-  std::vector<double> encode, decode;  // bytes a second, one for each round
-};
-
-class Measurement {
- public:
-  Measurement(Sample& sample, AlignedBuffer& stored, AlignedBuffer& out, const std::string& only)
-      : sample_(sample), stored_(stored), out_(out), places_(sample.chunks.size()) {
-    for (uint8_t id = 1; id <= static_cast<uint8_t>(CodecId::kDelta); ++id) {
-      const Result<const Codec*> codec = find_codec(id);
-      if (!codec.ok()) continue;
-      if (!only.empty() && (*codec)->name() != only) continue;
-      if ((*codec)->needs_base() && sample.base.size() == 0) continue;
-      tracks_.push_back({.codec = *codec});
-    }
-  }
-
-  Status run(unsigned rounds) {
-    for (unsigned i = 0; i <= rounds; ++i) {  // the first one warms up
-      CAISSON_RETURN_IF_ERROR(time(copy_, i, [&] {
-        std::memcpy(out_.data(), sample_.raw.data(), sample_.raw_bytes);
-        return ok_status();
-      }));
-      CAISSON_RETURN_IF_ERROR(time(hash_, i, [&] { return hash(); }));
-      for (Track& track : tracks_) {
-        CAISSON_RETURN_IF_ERROR(time(track.encode, i, [&] { return encode(track); }));
-        CAISSON_RETURN_IF_ERROR(time(track.decode, i, [&] { return decode(track); }));
-        if (i == 0 && std::memcmp(out_.data(), sample_.raw.data(), sample_.raw_bytes) != 0) {
-          return corruption(std::string(track.codec->name()) + ": not what was encoded");
-        }
-      }
-    }
-    return ok_status();
-  }
-
-  const std::vector<Track>& tracks() const { return tracks_; }
-  const std::vector<double>& copy() const { return copy_; }
-  const std::vector<double>& hash_speed() const { return hash_; }
-
- private:
-  template <typename Work>
-  Status time(std::vector<double>& into, unsigned round, Work&& work) {
-    const double start = cpu_seconds();
-    CAISSON_RETURN_IF_ERROR(work());
-    if (round != 0)
-      into.push_back(static_cast<double>(sample_.raw_bytes) / (cpu_seconds() - start));
-    return ok_status();
-  }
-
-  Status hash() {
-    Digest last;
-    for (const SampleChunk& chunk : sample_.chunks) {
-      last = content_id(sample_.raw_of(chunk), sample_.dtype.bits);
-      last_byte_ = last_byte_ ^ last.bytes[0];
-    }
-    return ok_status();
-  }
-
-  Status encode(Track& track) {
-    uint64_t at = 0;
-    for (size_t i = 0; i < sample_.chunks.size(); ++i) {
-      const SampleChunk& chunk = sample_.chunks[i];
-      const Bytes raw = sample_.raw_of(chunk);
-      const Bytes base = track.codec->needs_base() ? sample_.base_of(chunk) : Bytes();
-      const MutableBytes room = stored_.bytes().subspan(at, raw.size());
-      CAISSON_ASSIGN_OR_RETURN(const size_t bytes,
-                               track.codec->encode(context_, sample_.format(), raw, base, room));
-      if (bytes == 0) std::memcpy(room.data(), raw.data(), raw.size());
-      places_[i] = {.at = at, .bytes = bytes};
-      at = align_up(at + (bytes == 0 ? raw.size() : bytes), 64);
-    }
-    track.stored_bytes = at;
-    return ok_status();
-  }
-
-  Status decode(const Track& track) {
-    for (size_t i = 0; i < sample_.chunks.size(); ++i) {
-      const SampleChunk& chunk = sample_.chunks[i];
-      const MutableBytes raw = out_.bytes().subspan(chunk.begin, chunk.bytes);
-      const Bytes stored = Bytes(stored_.bytes()).subspan(places_[i].at, places_[i].bytes);
-      if (stored.empty()) {
-        std::memcpy(raw.data(), stored_.data() + places_[i].at, raw.size());
-        continue;
-      }
-      const Bytes base = track.codec->needs_base() ? sample_.base_of(chunk) : Bytes();
-      CAISSON_RETURN_IF_ERROR(track.codec->decode(context_, sample_.format(), stored, base, raw));
-    }
-    return ok_status();
-  }
-
-  Sample& sample_;
-  AlignedBuffer& stored_;
-  AlignedBuffer& out_;
-  CodecContext context_;
-  std::vector<Encoded> places_;
-  std::vector<Track> tracks_;
-  std::vector<double> copy_, hash_;
-  volatile std::byte last_byte_{};
-};
-
-// What we want of codecs on training states: ratio, and encoding and decoding as shares of memcpy.
-struct Target {
-  const char* kind;
-  uint8_t bits;
-  CodecId codec;
-  double ratio, encode, decode;
-};
-constexpr Target kTargets[] = {
-    {"model", 16, CodecId::kBitPlanes, 1.40, 0.75, 0.80},
-    {"model", 16, CodecId::kEntropyPlanes, 1.49, 0, 0},
-    {"model", 32, CodecId::kBitPlanes, 1.17, 0.6, 0.6},
-    {"model", 32, CodecId::kEntropyPlanes, 1.195, 0, 0},
-    {"exp_avg", 32, CodecId::kBitPlanes, 1.13, 0.6, 0.6},
-    {"exp_avg_sq", 32, CodecId::kBitPlanes, 1.17, 0.6, 0.6},
-    {"master", 32, CodecId::kTwin, 1.98, 0.6, 0.6},
-};
-
-const char* verdict(const Sample& sample, CodecId codec, double ratio, double encode,
-                    double decode) {
-  for (const Target& target : kTargets) {
-    if (target.kind != sample.kind || target.bits != sample.dtype.bits || target.codec != codec) {
-      continue;
-    }
-    if (ratio < target.ratio) return "misses its ratio";
-    if (encode < target.encode) return "misses encoding";
-    return decode < target.decode ? "misses decoding" : "pass";
-  }
-  return "";
-}
-
-double median(const std::vector<double>& values) { return spread_of(values).median; }
-double share(const std::vector<double>& speed, const std::vector<double>& copy) {
-  return median(paired_ratios(speed, copy));
-}
-
-// The codecs of a whole state, each kind by its own: what saving it with hashing comes to.
-struct WholeState {
-  double raw = 0, stored = 0, seconds = 0;
-  void add(const Sample& sample, const Track& track, double hash_speed) {
-    const auto bytes = static_cast<double>(sample.state_bytes);
-    raw += bytes;
-    stored +=
-        bytes * static_cast<double>(track.stored_bytes) / static_cast<double>(sample.raw_bytes);
-    seconds += bytes / median(track.encode) + bytes / hash_speed;
-  }
-  void print(const char* name) const {
-    std::printf("%-12s %-5s %-8s %6.3f %8.2f GB/s with hashing\n", "whole state", "", name,
-                raw / stored, raw / seconds * 1e-9);
-  }
-};
-
-const Track* track_of(const std::vector<Track>& tracks, CodecId id) {
-  for (const Track& track : tracks) {
-    if (track.codec->id() == id) return &track;
-  }
-  return nullptr;
-}
-
-Status measure_file(const Options& options, const std::string& path) {
-  CAISSON_ASSIGN_OR_RETURN(std::vector<Sample> samples,
-                           load_samples(path, options.anchor, options.bytes_min));
-  std::printf("%s%s%s\n%-12s %-5s %-8s %6s %8s %8s %8s %8s %8s\n", path.c_str(),
-              options.anchor.empty() ? "" : " against ", options.anchor.c_str(), "kind", "dtype",
-              "codec", "ratio", "enc GB/s", "dec GB/s", "memcpy", "enc/copy", "dec/copy");
-  WholeState fast, small;
-  for (Sample& sample : samples) {
-    if (!options.kind.empty() && sample.kind != options.kind) continue;
-    CAISSON_ASSIGN_OR_RETURN(
-        AlignedBuffer stored,
-        AlignedBuffer::allocate(sample.raw_bytes + 64 * sample.chunks.size(), true));
-    CAISSON_ASSIGN_OR_RETURN(AlignedBuffer out, AlignedBuffer::allocate(sample.raw_bytes, true));
-    Measurement measurement(sample, stored, out, options.codec);
+Status measure_samples(const Options& options, const std::vector<Sample>& samples,
+                       CodecTable& table) {
+  for (const Sample& sample : samples) {
+    if (!float_layout_of(sample.format())) continue;
+    std::vector<const Codec*> codecs = {&bit_planes_codec(), &entropy_planes_codec()};
+    if (sample.base.size() != 0) codecs.push_back(&twin_codec());
+    CAISSON_ASSIGN_OR_RETURN(Measurement measurement, Measurement::make(sample, codecs));
     CAISSON_RETURN_IF_ERROR(measurement.run(options.rounds));
-    for (const Track& track : measurement.tracks()) {
-      const double ratio =
-          static_cast<double>(sample.raw_bytes) / static_cast<double>(track.stored_bytes);
-      const double encode = share(track.encode, measurement.copy());
-      const double decode = share(track.decode, measurement.copy());
-      std::printf("%-12s %-5s %-8s %6.3f %8.2f %8.2f %8.2f %8.2f %8.2f  %s\n", sample.kind.c_str(),
-                  dtype_name(sample.dtype).c_str(), std::string(track.codec->name()).c_str(), ratio,
-                  median(track.encode) * 1e-9, median(track.decode) * 1e-9,
-                  median(measurement.copy()) * 1e-9, encode, decode,
-                  verdict(sample, track.codec->id(), ratio, encode, decode));
-    }
-    std::fflush(stdout);
-    if (!options.codec.empty()) continue;
-    const double hash_speed = median(measurement.hash_speed());
-    const Track* const twin = track_of(measurement.tracks(), CodecId::kTwin);
-    fast.add(sample, twin ? *twin : *track_of(measurement.tracks(), CodecId::kBitPlanes),
-             hash_speed);
-    small.add(sample, twin ? *twin : *track_of(measurement.tracks(), CodecId::kEntropyPlanes),
-              hash_speed);
+    table.add(words_for(sample), sample, measurement);
+    table.print_new();
   }
-  if (!options.codec.empty() || !options.kind.empty()) return ok_status();
-  fast.print("fast");
-  small.print("small");
   return ok_status();
+}
+
+Status measure_file(const Options& options, const std::string& path, CodecTable& table) {
+  std::printf("%s\n", path.c_str());
+  CAISSON_ASSIGN_OR_RETURN(const std::vector<Sample> samples,
+                           load_samples(path, {}, options.bytes_min));
+  return measure_samples(options, samples, table);
+}
+
+// The bf16 weights of `path` against those of `anchor`.
+Status measure_delta(const Options& options, const std::string& path, const std::string& anchor,
+                     const std::string& words, CodecTable& table) {
+  CAISSON_ASSIGN_OR_RETURN(const std::vector<Sample> samples,
+                           load_samples(path, anchor, options.bytes_min));
+  for (const Sample& sample : samples) {
+    if (sample.kind != "model" || sample.dtype.bits != 16) continue;
+    CAISSON_ASSIGN_OR_RETURN(Measurement measurement, Measurement::make(sample, {&delta_codec()}));
+    CAISSON_RETURN_IF_ERROR(measurement.run(options.rounds));
+    table.add(words, sample, measurement);
+    table.print_new();
+  }
+  return ok_status();
+}
+
+// RUN-STEP.safetensors of a directory, by run and step.
+std::map<std::string, std::map<uint64_t, std::string>> find_states(const std::string& directory) {
+  std::map<std::string, std::map<uint64_t, std::string>> found;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    const std::string stem = entry.path().stem();
+    const size_t dash = stem.rfind('-');
+    if (entry.path().extension() != ".safetensors" || dash == std::string::npos) continue;
+    found[stem.substr(0, dash)][std::strtoull(stem.c_str() + dash + 1, nullptr, 10)] =
+        entry.path().string();
+  }
+  return found;
+}
+
+Status measure_directory(const Options& options, const std::string& directory, CodecTable& table) {
+  const auto runs = find_states(directory);
+  if (runs.empty()) return invalid_argument(directory + ": no RUN-STEP.safetensors in it");
+  for (const auto& [run, states] : runs) {
+    const auto& [last, path] = *states.rbegin();
+    CAISSON_RETURN_IF_ERROR(measure_file(options, path, table));
+    table.add_whole_state(run == "mixed" ? "whole 14 B state" : "whole 12 B state");
+    table.print_new();
+    for (const uint64_t before : {1, 100}) {
+      const auto anchor = last < before ? states.end() : states.find(last - before);
+      if (anchor == states.end()) continue;
+      const std::string words =
+          "bf16, " + std::to_string(before) + (before == 1 ? " step" : " steps");
+      CAISSON_RETURN_IF_ERROR(
+          measure_delta(options, path, anchor->second, words + " later", table));
+    }
+  }
+  return ok_status();
+}
+
+Status write_json(const Options& options, const CodecTable& table) {
+  const nlohmann::ordered_json report = {
+      {"schema", "caisson.bench.codecs/1"}, {"machine", machine_words()},
+      {"kernels", plane_kernels().name},    {"bytes", options.bytes_min},
+      {"rounds", options.rounds},           {"rows", table.json()}};
+  std::ofstream file(options.json);
+  file << report.dump(2) << "\n";
+  return file.good() ? ok_status() : io_error(options.json + ": cannot be written");
+}
+
+Status measure(const Options& options) {
+  CodecTable table;
+  std::printf("%s, %s kernels, one core, %u rounds of %llu MiB\n", machine_words().c_str(),
+              plane_kernels().name, options.rounds,
+              static_cast<unsigned long long>(options.bytes_min >> 20));
+  for (const std::string& path : options.paths) {
+    if (fs::is_directory(path)) {
+      CAISSON_RETURN_IF_ERROR(measure_directory(options, path, table));
+    } else {
+      CAISSON_RETURN_IF_ERROR(measure_file(options, path, table));
+    }
+  }
+  return options.json.empty() ? ok_status() : write_json(options, table);
 }
 
 int run(int argc, char** argv) {
@@ -252,31 +149,22 @@ int run(int argc, char** argv) {
       options.rounds = std::max(1u, static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10)));
     } else if (argument == "--mib" && has_value) {
       options.bytes_min = std::max<uint64_t>(1, std::strtoull(argv[++i], nullptr, 10)) << 20;
-    } else if (argument == "--anchor" && has_value) {
-      options.anchor = argv[++i];
-    } else if (argument == "--codec" && has_value) {
-      options.codec = argv[++i];
-    } else if (argument == "--kind" && has_value) {
-      options.kind = argv[++i];
+    } else if (argument == "--json" && has_value) {
+      options.json = argv[++i];
     } else {
-      options.files.push_back(argument);
+      options.paths.push_back(argument);
     }
   }
-  if (options.files.empty()) {
-    std::fprintf(
-        stderr,
-        "usage: caisson_codecs [--rounds N] [--mib N] [--anchor FILE] [--codec NAME] [--kind NAME] "
-        "FILE...\n"
-        "FILE is a safetensors file; bench/train_state.py makes some\n");
+  if (options.paths.empty()) {
+    std::fprintf(stderr,
+                 "usage: caisson_codecs [--rounds N] [--mib N] [--json FILE] PATH...\n"
+                 "PATH is a safetensors file, or a directory that bench/train_state.py filled\n");
     return 2;
   }
-  for (const std::string& file : options.files) {
-    const Status status = measure_file(options, file);
-    if (status.ok()) continue;
-    std::fprintf(stderr, "%s\n", status.to_string().c_str());
-    return 1;
-  }
-  return 0;
+  const Status status = measure(options);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "%s\n", status.to_string().c_str());
+  return 1;
 }
 
 }  // namespace
