@@ -23,7 +23,7 @@ constexpr size_t kSizeBytes = 4;
 constexpr size_t kSectionElements = 64 * 1024;
 // From this share of zeros on, runs of them are worth looking for: Huffman codes alone would spend
 // a bit on each.
-constexpr double kZerosMany = 0.9;
+constexpr double kZerosMany = 0.95;
 
 struct Elements {
   size_t width = 1;
@@ -48,14 +48,32 @@ std::byte* planes_of(CodecContext& context, size_t width, size_t n) {
   return planes.data();
 }
 
+bool all_zero(Bytes plane) {
+  return plane[0] == std::byte{0} && std::equal(plane.begin() + 1, plane.end(), plane.begin());
+}
+
+// Of a few runs, which is enough to tell many from few.
+bool mostly_zero(Bytes plane) {
+  constexpr size_t kRuns = 64;
+  constexpr size_t kRunBytes = 64;
+  const size_t runs = std::clamp<size_t>(plane.size() / kRunBytes, 1, kRuns);
+  const size_t bytes = std::min(plane.size(), kRunBytes);
+  const size_t step = plane.size() / runs;
+  size_t zeros = 0;
+  for (size_t i = 0; i < runs; ++i) {
+    const Bytes run = plane.subspan(i * step, bytes);
+    zeros += static_cast<size_t>(std::count(run.begin(), run.end(), std::byte{0}));
+  }
+  return static_cast<double>(zeros) > kZerosMany * static_cast<double>(runs * bytes);
+}
+
 // One plane of bytes to the start of `to`: nothing when all are zero, a frame where that is
 // smaller, else the bytes. Gives the stored bytes; more than to.size() when they do not fit.
 Result<size_t> encode_plane(CodecContext& context, Bytes plane, MutableBytes to) {
-  const auto zeros = static_cast<size_t>(std::count(plane.begin(), plane.end(), std::byte{0}));
-  if (zeros == plane.size()) return size_t{0};
+  if (all_zero(plane)) return size_t{0};
   const MutableBytes room = to.first(std::min(plane.size(), to.size()));
   size_t frame = 0;
-  if (static_cast<double>(zeros) > kZerosMany * static_cast<double>(plane.size())) {
+  if (mostly_zero(plane)) {
     CAISSON_ASSIGN_OR_RETURN(frame, zstd_codec().encode(context, {}, plane, {}, room));
   } else {
     CAISSON_ASSIGN_OR_RETURN(frame, entropy_encode(context, plane, room));

@@ -1,7 +1,7 @@
 // The inner loops of the float codecs: dividing elements into planes, and coding a stream of
-// symbols as bit planes with escapes. One table of functions per instruction set; every table
-// computes the same bytes, and a test holds each against the scalar one. Pure: no allocation, no
-// state.
+// symbols as bit planes with escapes, or in Huffman codes. One table of functions per instruction
+// set; every table computes the same bytes, and a test holds each against the scalar one. Pure: no
+// allocation, no state.
 //
 // A level codes n symbols as groups of 64. With w = 2^bits - 1, a symbol in [low, low + w) has the
 // code symbol - low; every other one escapes: its code is w (all ones), and the symbol, less w when
@@ -14,6 +14,7 @@
 // encode_elements and decode_elements.
 #pragma once
 
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -42,6 +43,14 @@ struct TopBits {
   uint8_t any = 0;
   uint8_t all = 0xff;
 };
+
+// A Huffman code: its highest bit is what a reader sees first.
+inline constexpr unsigned kHuffmanLengthMax = 11;
+struct HuffmanCode {
+  uint16_t bits = 0;
+  uint16_t length = 0;  // 0: a symbol that does not occur
+};
+using HuffmanCodes = std::array<HuffmanCode, 256>;
 
 // How the elements of a section are stored.
 struct Coding {
@@ -99,6 +108,11 @@ struct PlaneKernels {
   // The inverse. Gives the number of escapes used, more than `escape_count` when they run out.
   size_t (*decode_elements)(const Coding& coding, ConstElementAreas from, size_t n,
                             const uint8_t* escapes, size_t escape_count, std::byte* raw);
+
+  // The codes of n symbols as a stream that is read from its end, where a bit marks it. Gives the
+  // end; writes up to eight bytes beyond.
+  std::byte* (*write_codes)(const HuffmanCodes& codes, const uint8_t* symbols, size_t n,
+                            std::byte* to);
 };
 
 const PlaneKernels& scalar_plane_kernels();

@@ -7,6 +7,7 @@
 #include <bit>
 #include <utility>
 
+#include "compression/huffman_bits.h"
 #include "compression/plane_kernels_impl.h"
 #include "compression/plane_kernels_sets.h"
 
@@ -507,6 +508,7 @@ const PlaneKernels& avx2_plane_kernels() {
       .unpack_bits = &unpack_bits,
       .encode_elements = &encode_elements,
       .decode_elements = &decode_elements,
+      .write_codes = &write_codes_in_turn,
   };
   return kKernels;
 }

@@ -7,6 +7,7 @@
 #include <array>
 #include <bit>
 
+#include "compression/huffman_bits.h"
 #include "compression/plane_kernels_impl.h"
 #include "compression/plane_kernels_sets.h"
 
@@ -35,6 +36,9 @@ struct Positions {
   alignas(64) uint8_t reverse8[64];       // the bytes of each word, the last one first
   alignas(64) uint8_t rows[64];           // byte i of word j from byte j of word i
   alignas(64) uint8_t reversed_rows[64];  // the same, then reverse8
+  // The last byte first, in the order that unpacking the lower halves of lanes, then the upper
+  // ones, makes straight.
+  alignas(64) uint8_t last_first[64];
   constexpr Positions()
       : even8(),
         odd8(),
@@ -44,7 +48,8 @@ struct Positions {
         interleave16(),
         reverse8(),
         rows(),
-        reversed_rows() {
+        reversed_rows(),
+        last_first() {
     for (unsigned i = 0; i < 64; ++i) {
       even8[i] = static_cast<uint8_t>(2 * i);
       odd8[i] = static_cast<uint8_t>(2 * i + 1);
@@ -54,6 +59,7 @@ struct Positions {
       reverse8[i] = static_cast<uint8_t>(i / 8 * 8 + 7 - i % 8);
       rows[i] = static_cast<uint8_t>(8 * (i % 8) + i / 8);
       reversed_rows[i] = static_cast<uint8_t>(8 * (7 - i % 8) + i / 8);
+      last_first[i] = static_cast<uint8_t>(63 - (i % 16 / 8 * 32 + i / 16 * 8 + i % 8));
     }
     for (unsigned i = 0; i < 32; ++i) {
       even16[i] = static_cast<uint16_t>(2 * i);
@@ -72,7 +78,7 @@ __m512i units() { return _mm512_set1_epi64(static_cast<long long>(0x804020100804
 // Named with a mask because compilers warn of the undefined register that the plain intrinsic
 // takes.
 __m512i permute(const uint8_t (&positions)[64], __m512i bytes) {
-  return _mm512_maskz_permutexvar_epi8(~__mmask64{0}, load(positions), bytes);
+  return _mm512_permutexvar_epi8(load(positions), bytes);
 }
 
 // Word j gets bit j of the 64 bytes.
@@ -405,6 +411,79 @@ size_t decode_elements(const Coding& coding, ConstElementAreas from, size_t n,
                                  raw + done * element_bytes(coding.layout));
 }
 
+// Codes by symbol, in registers.
+class CodeLanes {
+ public:
+  explicit CodeLanes(const HuffmanCodes& codes) {
+    alignas(64) std::array<uint8_t, 256> lower;
+    alignas(64) std::array<uint8_t, 256> upper;
+    for (size_t s = 0; s < codes.size(); ++s) {
+      lower[s] = static_cast<uint8_t>(codes[s].bits);
+      upper[s] = static_cast<uint8_t>(codes[s].bits >> 8 | codes[s].length << 3);
+    }
+    for (size_t i = 0; i < 4; ++i) {
+      lower_[i] = load(lower.data() + 64 * i);
+      upper_[i] = load(upper.data() + 64 * i);
+    }
+  }
+  // The lower eight bits of the codes of 64 symbols.
+  __m512i lower(__m512i symbols) const { return find(lower_, symbols); }
+  // Their upper three bits, and above these their lengths.
+  __m512i upper(__m512i symbols) const { return find(upper_, symbols); }
+
+ private:
+  static __m512i find(const __m512i (&table)[4], __m512i symbols) {
+    return _mm512_mask_mov_epi8(_mm512_permutex2var_epi8(table[0], symbols, table[1]),
+                                _mm512_movepi8_mask(symbols),
+                                _mm512_permutex2var_epi8(table[2], symbols, table[3]));
+  }
+  __m512i lower_[4], upper_[4];
+};
+
+// Four codes each, the first one lowest, and how many bits they are together.
+struct FourCodes {
+  alignas(64) std::array<uint64_t, 16> bits;
+  alignas(64) std::array<uint64_t, 16> lengths;
+};
+
+// Codes of 16 bits to codes of four; eight words of them.
+void join_codes(__m512i codes, __m512i lengths, uint64_t* bits, uint64_t* bit_counts) {
+  const __m512i low16 = _mm512_set1_epi32(0xffff);
+  const __m512i length = _mm512_and_si512(lengths, low16);
+  const __m512i twos = _mm512_or_si512(_mm512_and_si512(codes, low16),
+                                       _mm512_sllv_epi32(_mm512_srli_epi32(codes, 16), length));
+  const __m512i two_lengths = _mm512_add_epi32(length, _mm512_srli_epi32(lengths, 16));
+  const __m512i low32 = _mm512_set1_epi64(0xffffffff);
+  const __m512i two_length = _mm512_and_si512(two_lengths, low32);
+  store(bits, _mm512_or_si512(_mm512_and_si512(twos, low32),
+                              _mm512_sllv_epi64(_mm512_srli_epi64(twos, 32), two_length)));
+  store(bit_counts, _mm512_add_epi64(two_length, _mm512_srli_epi64(two_lengths, 32)));
+}
+
+std::byte* write_codes(const HuffmanCodes& codes, const uint8_t* symbols, size_t n, std::byte* to) {
+  const CodeLanes lanes(codes);
+  BitWriter bits(to);
+  FourCodes fours;
+  for (size_t i = add_codes(codes, symbols, n, kGroup, bits); i != 0; i -= kGroup) {
+    const __m512i group = permute(kPositions.last_first, load(symbols + i - kGroup));
+    const __m512i lower = lanes.lower(group);
+    const __m512i both = lanes.upper(group);
+    const __m512i upper = _mm512_and_si512(both, bytes_of(7));
+    const __m512i length = _mm512_and_si512(_mm512_srli_epi16(both, 3), bytes_of(0x1f));
+    const __m512i zero = _mm512_setzero_si512();
+    join_codes(_mm512_unpacklo_epi8(lower, upper), _mm512_unpacklo_epi8(length, zero),
+               fours.bits.data(), fours.lengths.data());
+    join_codes(_mm512_unpackhi_epi8(lower, upper), _mm512_unpackhi_epi8(length, zero),
+               fours.bits.data() + 8, fours.lengths.data() + 8);
+    for (size_t j = 0; j < fours.bits.size(); ++j) {
+      bits.add(fours.bits[j], static_cast<unsigned>(fours.lengths[j]));
+      bits.flush();
+    }
+  }
+  bits.add(1, 1);
+  return bits.finish();
+}
+
 }  // namespace
 
 const PlaneKernels& avx512_plane_kernels() {
@@ -418,6 +497,7 @@ const PlaneKernels& avx512_plane_kernels() {
       .unpack_bits = &unpack_bits,
       .encode_elements = &encode_elements,
       .decode_elements = &decode_elements,
+      .write_codes = &write_codes,
   };
   return kKernels;
 }

@@ -3,6 +3,7 @@
 // them from.
 #include <arm_neon.h>
 
+#include "compression/huffman_bits.h"
 #include "compression/plane_kernels_impl.h"
 #include "compression/plane_kernels_sets.h"
 

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstring>
 
+#include "compression/huffman_bits.h"
 #include "compression/plane_kernels_impl.h"
 #include "compression/plane_kernels_sets.h"
 
@@ -69,6 +70,7 @@ const PlaneKernels& scalar_plane_kernels() {
       .unpack_bits = &unpack_bits,
       .encode_elements = &encode_elements,
       .decode_elements = &decode_elements,
+      .write_codes = &write_codes_in_turn,
   };
   return kKernels;
 }

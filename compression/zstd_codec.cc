@@ -7,6 +7,7 @@
 #include <string>
 
 #include "compression/codecs.h"
+#include "compression/huffman_frame.h"
 
 namespace caisson {
 namespace {
@@ -103,6 +104,8 @@ const Codec& zstd_codec() {
 }
 
 Result<size_t> entropy_encode(CodecContext& context, Bytes symbols, MutableBytes to) {
+  // In half the time where it does; what it leaves alone, few symbols for one, libzstd may shrink.
+  if (const size_t frame = encode_huffman_frame(symbols, to); frame != 0) return frame;
   ZSTD_CCtx* const encoder = entropy_encoder_of(context);
   if (encoder == nullptr) return out_of_memory("zstd: no memory for an encoder");
   return encoded_size(ZSTD_compress2(encoder, to.data(), to.size(), symbols.data(), symbols.size()),
