@@ -118,6 +118,7 @@ class RankSave final : public SaveTransaction {
     report_.raw_bytes = totals.raw_bytes;
     report_.deduplicated_bytes = totals.deduplicated_bytes;
     report_.stored_bytes = totals.stored_bytes;
+    report_.codecs = totals.codecs;
     report_.seconds = seconds_since(started_);
     if (const Status error = pipeline_->parent_error(); !error.ok()) {
       report_.warning = "saved without comparing with the parent: " + error.to_string();
@@ -139,6 +140,8 @@ Result<std::unique_ptr<RankSave>> make_rank_save(StoreContext& context, const Ti
                               .parent = nullptr,
                               .hints = options.dedup ? context.hints() : nullptr,
                               .codec = options.codec,
+                              .codec_cpu = options.codec_cpu,
+                              .codec_deterministic = options.codec_deterministic,
                               .workers = options.workers,
                               .memory_check = options.memory_check,
                               .progress = options.progress,
@@ -339,14 +342,14 @@ Status abort_save(StoreContext& context, const Ticket& ticket) {
 Result<SaveReport> save_whole(StoreContext& context, const std::string& name,
                               std::span<const SaveItem> items, const SaveOptions& options) {
   CAISSON_ASSIGN_OR_RETURN(const Ticket ticket, begin_save(context, name, options));
-  const auto write_part = [&]() -> Result<std::pair<SealedPart, std::string>> {
+  const auto write_part = [&]() -> Result<std::pair<SealedPart, SaveReport>> {
     SaveOptions rank_options = options;
     if (options.stage) rank_options.memory_check = MemoryCheck::kOff;  // what is read is our copy
     CAISSON_ASSIGN_OR_RETURN(const auto rank, make_rank_save(context, ticket, 0, rank_options));
     CAISSON_RETURN_IF_ERROR(rank->put_items(items));
     CAISSON_ASSIGN_OR_RETURN(SealedPart part, rank->seal_part());
     if (options.stop.stop_requested()) return cancelled("the save was cancelled");
-    return std::pair(std::move(part), rank->report().warning);
+    return std::pair(std::move(part), rank->report());
   };
   const auto part = write_part();
   if (!part.ok()) {
@@ -355,7 +358,8 @@ Result<SaveReport> save_whole(StoreContext& context, const std::string& name,
   }
   CAISSON_ASSIGN_OR_RETURN(SaveReport report,
                            commit_save(context, ticket, 1, {&part->first, 1}, options));
-  report.warning = part->second;
+  report.codecs = part->second.codecs;
+  report.warning = part->second.warning;
   return report;
 }
 

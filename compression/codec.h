@@ -3,6 +3,7 @@
 // lives in the CodecContext that the caller keeps per thread. SPEC.md describes every decoder.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string_view>
@@ -22,6 +23,7 @@ enum class CodecId : uint8_t {
   kTwin = 4,           // fp32 master beside its bf16 weight; has a base
   kDelta = 5,          // against the same tile of an anchor checkpoint; has a base
 };
+inline constexpr size_t kCodecs = 6;
 
 // What a codec may know of the raw bytes: the element's kind and width. DLPack codes (tensor.h).
 struct ElementFormat {

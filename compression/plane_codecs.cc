@@ -1,6 +1,8 @@
 // Codecs 2 and 3, "planes" and "entropy": SPEC.md. Exponents apart from mantissas; the first stores
 // them as a cascade of bit planes, at the speed of memory, the second as Huffman codes, smaller and
 // slower.
+#include <optional>
+
 #include "compression/codecs.h"
 #include "compression/plane_section.h"
 
@@ -12,6 +14,17 @@ constexpr size_t kElementsMin = 1024;
 // Encoding must promise to save this part of the chunk.
 constexpr double kGainMin = 0.03;
 
+// What encoding goes by; nothing where it does not pay.
+std::optional<PlanePlan> plan_worthwhile(ElementFormat format, Bytes raw) {
+  const auto layout = float_layout_of(format);
+  if (!layout) return std::nullopt;
+  const size_t width = element_bytes(*layout);
+  if (raw.size() / width < kElementsMin) return std::nullopt;
+  const PlanePlan plan = plan_planes(*layout, raw);
+  if (plan.bits_an_element > 8.0 * static_cast<double>(width) * (1 - kGainMin)) return std::nullopt;
+  return plan;
+}
+
 class PlaneCodec final : public Codec {
  public:
   PlaneCodec(CodecId id, std::string_view name, SymbolCoder coder)
@@ -22,13 +35,8 @@ class PlaneCodec final : public Codec {
 
   Result<size_t> encode(CodecContext& context, ElementFormat format, Bytes raw, Bytes,
                         MutableBytes stored) const override {
-    const auto layout = float_layout_of(format);
-    if (!layout) return size_t{0};
-    const size_t width = element_bytes(*layout);
-    if (raw.size() / width < kElementsMin) return size_t{0};
-    const PlanePlan plan = plan_planes(*layout, raw);
-    if (plan.bits_an_element > 8.0 * static_cast<double>(width) * (1 - kGainMin)) return size_t{0};
-    return encode_sections(context, coder_, plan, raw, stored);
+    const auto plan = plan_worthwhile(format, raw);
+    return plan ? encode_sections(context, coder_, *plan, raw, stored) : Result<size_t>(size_t{0});
   }
 
   Status decode(CodecContext& context, ElementFormat, Bytes stored, Bytes,
@@ -43,6 +51,10 @@ class PlaneCodec final : public Codec {
 };
 
 }  // namespace
+
+bool planes_gain(ElementFormat format, Bytes raw) {
+  return plan_worthwhile(format, raw).has_value();
+}
 
 const Codec& bit_planes_codec() {
   static const PlaneCodec codec(CodecId::kBitPlanes, "planes", SymbolCoder::kCascade);

@@ -1,6 +1,7 @@
 #include "engine/pack_writer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "engine/metrics.h"
@@ -24,6 +25,9 @@ uint64_t pack_bound(uint64_t bytes_left, uint64_t object_bytes_max) {
   if (object_bytes_max != 0) bound = std::min(bound, object_bytes_max);
   return bound;
 }
+
+// A completion that is there already takes less.
+constexpr std::chrono::microseconds kWaitMin{20};
 
 // A directory block for each segment again, and the trailer.
 uint64_t footer_bytes(size_t segments) { return (segments + 1) * kBlockBytes; }
@@ -114,11 +118,22 @@ Status PackWriter::open_segment() {
     CAISSON_RETURN_IF_ERROR(settle());
   }
   if (open_ == nullptr) open_pack();
-  while ((buffer_ = pool_->take()).empty()) CAISSON_RETURN_IF_ERROR(reap());
+  CAISSON_RETURN_IF_ERROR(take_buffer());
   const uint64_t header_bytes = open_->segments.empty() ? kBlockBytes : 0;
   segment_ = {.offset = open_->end, .bytes = 0, .entries = {}};
   buffer_offset_ = open_->end - header_bytes;
   cursor_ = header_bytes + kBlockBytes;  // the directory block comes first
+  return ok_status();
+}
+
+Status PackWriter::take_buffer() {
+  buffer_ = pool_->take();
+  if (buffer_.empty()) {
+    const auto begin = std::chrono::steady_clock::now();
+    while ((buffer_ = pool_->take()).empty()) CAISSON_RETURN_IF_ERROR(reap());
+    if (std::chrono::steady_clock::now() - begin > kWaitMin) ++buffers_.waited;
+  }
+  ++buffers_.taken;
   return ok_status();
 }
 

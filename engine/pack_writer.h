@@ -74,6 +74,13 @@ class PackWriter {
 
   uint64_t stored_bytes() const { return stored_bytes_; }  // of committed payloads
 
+  // Buffers taken so far, and those of them that the device had to give back first.
+  struct Buffers {
+    uint64_t taken = 0;
+    uint64_t waited = 0;
+  };
+  const Buffers& buffers() const { return buffers_; }
+
  private:
   struct Pack {
     format::ObjectRef ref;
@@ -90,6 +97,7 @@ class PackWriter {
   };
 
   Status open_segment();
+  Status take_buffer();
   Status submit_segment();
   void open_pack();
   Status reap();
@@ -105,6 +113,7 @@ class PackWriter {
   uint64_t bytes_left_ = format::kPackBytesMax;
   uint32_t next_number_;
   uint64_t stored_bytes_ = 0;
+  Buffers buffers_;
   Status error_;
 
   std::unique_ptr<Pack> open_;              // being filled

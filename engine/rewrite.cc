@@ -212,6 +212,8 @@ Result<WrittenRoot> write_copy(ObjectStore& objects, MemoryBudget& budget, UuidS
                               .parent = nullptr,
                               .hints = nullptr,
                               .codec = options.codec,
+                              .codec_cpu = -1,
+                              .codec_deterministic = false,
                               .workers = options.workers,
                               .memory_check = MemoryCheck::kOff,  // what is read is our copy
                               .bytes_expected = from.root().raw_bytes,

@@ -85,6 +85,9 @@ Status RankPartPipeline::put(std::span<const SaveItem> items) {
     }
     workers_.front().run(plan, batches, checks);
   }
+  CodecTally tally;
+  for (const SaveWorker& worker : workers_) tally.add(worker.tally());
+  totals_.codecs = tally.uses();
   error_ = batches.status();
   show_progress(true);
   return error_;

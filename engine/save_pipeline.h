@@ -34,6 +34,7 @@ struct SaveTotals {
   uint64_t raw_bytes = 0;
   uint64_t deduplicated_bytes = 0;
   uint64_t stored_bytes = 0;
+  std::vector<CodecUse> codecs;  // of the chunks newly stored in packs
 };
 
 class SavePipeline {
@@ -44,6 +45,8 @@ class SavePipeline {
     std::shared_ptr<Manifest> parent;  // compared with, tile by tile; may be null
     ChunkHints* hints = nullptr;       // of a writer that owns the index; may be null
     std::string codec = "auto";
+    double codec_cpu = -1;  // over all workers
+    bool codec_deterministic = false;
     uint32_t workers = 1;
     MemoryCheck memory_check = MemoryCheck::kSampled;
     // Raw bytes of all puts together, so that packs reserve room beyond the put that opens them. 0:

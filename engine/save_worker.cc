@@ -1,10 +1,9 @@
 #include "engine/save_worker.h"
 
 #include <algorithm>
+#include <ctime>
 #include <stop_token>
 #include <utility>
-
-#include "engine/save_codec.h"
 
 namespace caisson {
 
@@ -17,6 +16,36 @@ constexpr uint32_t kSegmentsMin = 4;
 constexpr uint64_t kPieceBytesMax = format::kSegmentBytesMax - format::kBlockBytes;
 
 bool is_block_aligned(uint64_t raw_bytes) { return raw_bytes >= format::kRawAlignedBytesMin; }
+
+// Tells the policy how much processor time its life took, where that is bounded: the clock costs
+// a system call.
+class CodingTime {
+ public:
+  using SteadyTime = std::chrono::steady_clock::time_point;
+  CodingTime(CodecPolicy& policy, bool bounded, SteadyTime worker_began)
+      : policy_(policy), bounded_(bounded), worker_began_(worker_began) {
+    if (bounded_) began_ = thread_cpu_seconds();
+  }
+  ~CodingTime() {
+    if (!bounded_) return;
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - worker_began_;
+    policy_.on_coded(thread_cpu_seconds() - began_, elapsed.count());
+  }
+  CodingTime(const CodingTime&) = delete;
+  CodingTime& operator=(const CodingTime&) = delete;
+
+ private:
+  static double thread_cpu_seconds() {
+    timespec now{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+  }
+
+  CodecPolicy& policy_;
+  const bool bounded_;
+  const SteadyTime worker_began_;
+  double began_ = 0;
+};
 
 uint64_t mark_of(const Digest& digest) { return load_le<uint64_t>(digest.bytes.data()); }
 
@@ -31,6 +60,9 @@ SaveWorker::SaveWorker(ObjectStore& objects, MemoryBudget& budget, SaveShared& s
       trace_rows_("save rank " + std::to_string(shared.config.rank) + " worker " +
                   std::to_string(number) + ": "),
       parent_(shared.config.parent),
+      policy_({.codec = shared.config.codec,
+               .cpu = shared.config.codec_cpu / workers,
+               .deterministic = shared.config.codec_deterministic}),
       packs_(objects, {.save = shared.config.save,
                        .writer = shared.part.part().writer,
                        .first_number = number,
@@ -63,6 +95,7 @@ Status SaveWorker::make_buffers(const SavePlan& plan) {
 void SaveWorker::run(const SavePlan& plan, SaveBatches& batches, SaveBatches& checks) {
   selected_ = nullptr;
   shard_index_ = 0;
+  if (began_.time_since_epoch().count() == 0) began_ = std::chrono::steady_clock::now();
   Status status = make_buffers(plan);
   SaveBatch batch;
   while (status.ok() && batches.claim(batch)) {
@@ -183,7 +216,9 @@ std::optional<PlacedChunk> SaveWorker::find_elsewhere(const format::ChunkEntry& 
 
 Status SaveWorker::store_piece(const Piece& piece, std::optional<PlacedChunk> parent,
                                SaveBatch& batch) {
-  const bool stored_raw = is_stored_raw(shared_.config.codec, piece.shard.record);
+  std::optional<CodecChoice> choice =
+      choose_codec(piece, contiguous_piece(piece.memory(), piece.box, piece.dtype()));
+  const bool stored_raw = choice && choice->codec == CodecId::kRaw;
   MutableBytes raw = scratch_.first(piece.raw_bytes);
   if (stored_raw) {
     CAISSON_ASSIGN_OR_RETURN(raw,
@@ -210,8 +245,10 @@ Status SaveWorker::store_piece(const Piece& piece, std::optional<PlacedChunk> pa
   // 4 encode
   Digest stored = digest;
   if (!stored_raw) {
-    CAISSON_ASSIGN_OR_RETURN(stored, encode(piece, raw, digest, entry));
+    if (!choice) choice = choose_codec(piece, raw);
+    CAISSON_ASSIGN_OR_RETURN(stored, encode(piece, *choice, raw, digest, entry));
   }
+  tally_.add(*choice, entry.raw_bytes, entry.stored_bytes);
 
   // 5 pack (6 write: the pack writer submits each segment as soon as it is full)
   packs_.commit(entry, stored);
@@ -222,28 +259,39 @@ Status SaveWorker::store_piece(const Piece& piece, std::optional<PlacedChunk> pa
 }
 
 // Into the segment being filled; gives the digest of what was stored. What does not get smaller is
-// stored raw.
-Result<Digest> SaveWorker::encode(const Piece& piece, Bytes raw, const Digest& digest,
-                                  format::ChunkEntry& entry) {
-  const TraceSpan span(trace_, encode_row_, "encode", raw.size());
-  const DType dtype = piece.dtype();
-  CAISSON_ASSIGN_OR_RETURN(const Codec* codec,
-                           choose_piece_codec(shared_.config.codec, dtype, codec_context_, raw));
-  if (codec->id() != CodecId::kRaw) {
+// stored raw, and `choice` then says so.
+Result<Digest> SaveWorker::encode(const Piece& piece, CodecChoice& choice, Bytes raw,
+                                  const Digest& digest, format::ChunkEntry& entry) {
+  if (choice.codec != CodecId::kRaw) {
     CAISSON_ASSIGN_OR_RETURN(const MutableBytes to, packs_.reserve(raw.size(), false));
-    CAISSON_ASSIGN_OR_RETURN(const size_t bytes,
-                             codec->encode(codec_context_, element_format(dtype), raw, {}, to));
+    const CodingTime time(policy_, shared_.config.codec_cpu >= 0, began_);
+    const TraceSpan span(trace_, encode_row_, to_string(choice.reason).data(), raw.size());
+    CAISSON_ASSIGN_OR_RETURN(const Codec* codec, find_codec(static_cast<uint8_t>(choice.codec)));
+    CAISSON_ASSIGN_OR_RETURN(
+        const size_t bytes,
+        codec->encode(codec_context_, element_format(piece.dtype()), raw, {}, to));
     if (bytes > 0) {
-      entry.codec = static_cast<uint8_t>(codec->id());
+      entry.codec = static_cast<uint8_t>(choice.codec);
       entry.stored_bytes = static_cast<uint32_t>(bytes);
       return digest_of(to.first(bytes));
     }
     packs_.drop();
+    choice = {CodecId::kRaw, CodecReason::kNotSmaller};
   }
   CAISSON_ASSIGN_OR_RETURN(const MutableBytes to,
                            packs_.reserve(raw.size(), is_block_aligned(raw.size())));
   std::ranges::copy(raw, to.begin());
   return digest;
+}
+
+// Tells the policy first what the pack writer met since the last piece.
+std::optional<CodecChoice> SaveWorker::choose_codec(const Piece& piece, Bytes raw) {
+  const PackWriter::Buffers& now = packs_.buffers();
+  for (; buffers_seen_.waited < now.waited; ++buffers_seen_.waited, ++buffers_seen_.taken) {
+    policy_.on_buffer(true);
+  }
+  for (; buffers_seen_.taken < now.taken; ++buffers_seen_.taken) policy_.on_buffer(false);
+  return policy_.choose(piece.shard.record, codec_context_, raw);
 }
 
 Digest SaveWorker::copy_hashed(const Piece& piece, MutableBytes to, CopyStores stores) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "engine/pack_writer.h"
 #include "engine/part_writer.h"
 #include "engine/save_batches.h"
+#include "engine/save_codec.h"
 #include "engine/save_plan.h"
 #include "engine/store_dedup.h"
 
@@ -39,6 +41,7 @@ class SaveWorker {
   ParentDedup& parent() { return parent_; }
   const Status& parent_error() const { return parent_.error(); }
   PackWriter& packs() { return packs_; }
+  const CodecTally& tally() const { return tally_; }
 
  private:
   // Stage 1's result: a piece of lent memory on its way.
@@ -63,7 +66,8 @@ class SaveWorker {
   bool is_unchanged(const Piece& piece, const format::ChunkEntry& parent);
   std::optional<PlacedChunk> find_elsewhere(const format::ChunkEntry& entry);
   Status store_piece(const Piece& piece, std::optional<PlacedChunk> parent, SaveBatch& batch);
-  Result<Digest> encode(const Piece& piece, Bytes raw, const Digest& digest,
+  std::optional<CodecChoice> choose_codec(const Piece& piece, Bytes raw);
+  Result<Digest> encode(const Piece& piece, CodecChoice& choice, Bytes raw, const Digest& digest,
                         format::ChunkEntry& entry);
   void reuse(PlacedChunk chunk, SaveBatch& batch);
 
@@ -86,6 +90,10 @@ class SaveWorker {
   uint32_t hash_row_ = 0, encode_row_ = 0, check_row_ = 0;
   ParentDedup parent_;
   CodecContext codec_context_;
+  CodecPolicy policy_;
+  CodecTally tally_;
+  PackWriter::Buffers buffers_seen_;  // by the policy
+  std::chrono::steady_clock::time_point began_{};
   BufferPool pool_;  // outlives the packs' ring
   PackWriter packs_;
   MutableBytes scratch_;  // the raw bytes of a piece that is about to be encoded

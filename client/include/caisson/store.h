@@ -50,10 +50,11 @@ struct SaveReport {
   uint64_t tiles = 0;
   uint64_t raw_bytes = 0;  // handed over
   uint64_t deduplicated_bytes = 0;
-  uint64_t stored_bytes = 0;  // payload bytes newly written
-  double stall_seconds = 0;   // how long save() itself took
-  double seconds = 0;         // from save() to durable
-  std::string warning;        // not empty: it succeeded, but somebody should look at this
+  uint64_t stored_bytes = 0;     // payload bytes newly written
+  double stall_seconds = 0;      // how long save() itself took
+  double seconds = 0;            // from save() to durable
+  std::vector<CodecUse> codecs;  // of the chunks newly stored by this process
+  std::string warning;           // not empty: it succeeded, but somebody should look at this
 };
 
 struct CheckpointInfo {

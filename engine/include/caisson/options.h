@@ -45,11 +45,26 @@ enum class MemoryCheck : uint8_t {
   kFull,     // everything is hashed again: nothing passes, for one more pass over the memory
 };
 
+// How much of what a save newly stored was encoded with which codec, and why with that one.
+struct CodecUse {
+  std::string codec;   // "raw", "planes", ...
+  std::string reason;  // "device busy", ...: docs/operations.md, "Codecs"
+  uint64_t chunks = 0;
+  uint64_t raw_bytes = 0;
+  uint64_t stored_bytes = 0;
+};
+
 struct SaveOptions {
-  // "raw", "zstd", "planes", "entropy" or "auto": auto stores blobs and integer tensors with zstd
-  // where a sample says that it gains, floats raw. "planes" and "entropy" store floats with their
-  // exponents coded (compression/SPEC.md), and what gains nothing by it raw.
+  // "auto" chooses for each chunk, and stores raw what a look at it says gains nothing: floats with
+  // their exponents coded as planes, or smaller and slower as entropy codes while the device is
+  // busy, or raw while it idles; everything else with zstd. "raw", "zstd", "planes" and "entropy" do just
+  // that (compression/SPEC.md).
   std::string codec = "auto";
+  // Processor time that "auto" spends on coding at most, in cores: 0.25 is a quarter of one, for
+  // hosts whose cores feed the training; 0 stores everything raw. Negative: no bound.
+  double codec_cpu = -1;
+  // "auto" goes by the bytes alone, not by device and clock: equal input gives equal packs.
+  bool codec_deterministic = false;
   // Compare with the run's latest checkpoint, tile by tile, and store only what changed.
   bool dedup = true;
   // Another checkpoint to compare with, "run/step": for a fork. Empty: the run's latest.
