@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "client/checkpoint_name.h"
+#include "client/glob.h"
 #include "engine/commit.h"
 #include "engine/copy_box.h"
 #include "engine/save_codec.h"
@@ -142,12 +143,18 @@ Result<std::unique_ptr<RankSave>> make_rank_save(StoreContext& context, const Ti
                               .codec = options.codec,
                               .codec_cpu = options.codec_cpu,
                               .codec_deterministic = options.codec_deterministic,
+                              .delta = {},
                               .workers = options.workers,
                               .memory_check = options.memory_check,
                               .progress = options.progress,
                               .stop = options.stop,
                               .trace = context.trace(),
                               .metrics = context.metrics()};
+  if (!options.delta.empty() && options.codec == "auto") {
+    config.delta = [glob = options.delta](std::string_view name) {
+      return matches_glob(glob, name);
+    };
+  }
   std::string warning;
   if (ticket.parent) {
     // A parent that cannot be read costs space, not the new checkpoint: the save goes on.

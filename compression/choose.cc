@@ -65,7 +65,7 @@ CodecId choose_codec(CodecContext& context, ElementFormat format, Bytes raw) {
   if (!is_float(format) || has_many_zeros(raw)) {
     if (zstd_gains(context, format, raw)) return CodecId::kZstd;
   }
-  return planes_gain(format, raw) ? CodecId::kBitPlanes : CodecId::kRaw;
+  return planes_bytes(format, raw) < raw.size() ? CodecId::kBitPlanes : CodecId::kRaw;
 }
 
 }  // namespace caisson

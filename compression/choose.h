@@ -12,4 +12,8 @@ namespace caisson {
 // some microseconds.
 CodecId choose_codec(CodecContext& context, ElementFormat format, Bytes raw);
 
+// About what a chunk of floats takes as planes, from the same look; raw.size() for what would be
+// stored raw, and for what is not floats.
+uint64_t planes_bytes(ElementFormat format, Bytes raw);
+
 }  // namespace caisson

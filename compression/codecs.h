@@ -16,9 +16,6 @@ const Codec& entropy_planes_codec();
 const Codec& twin_codec();
 const Codec& delta_codec();
 
-// Whether codecs 2 and 3 promise, from a look at a few elements, to save enough of the chunk.
-bool planes_gain(ElementFormat format, Bytes raw);
-
 // libzstd told to find no matches: Huffman codes of bytes in an ordinary zstd frame. Gives the size
 // of the frame, 0 when it would not be smaller than `to`.
 Result<size_t> entropy_encode(CodecContext& context, Bytes symbols, MutableBytes to);

@@ -3,6 +3,7 @@
 // slower.
 #include <optional>
 
+#include "compression/choose.h"
 #include "compression/codecs.h"
 #include "compression/plane_section.h"
 
@@ -52,8 +53,11 @@ class PlaneCodec final : public Codec {
 
 }  // namespace
 
-bool planes_gain(ElementFormat format, Bytes raw) {
-  return plan_worthwhile(format, raw).has_value();
+uint64_t planes_bytes(ElementFormat format, Bytes raw) {
+  const auto plan = plan_worthwhile(format, raw);
+  if (!plan) return raw.size();
+  const auto elements = static_cast<double>(raw.size() / element_bytes(plan->layout));
+  return static_cast<uint64_t>(elements * plan->bits_an_element / 8);
 }
 
 const Codec& bit_planes_codec() {

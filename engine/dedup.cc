@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "compression/codec.h"
+
 namespace caisson {
 
 namespace {
@@ -16,6 +18,18 @@ bool meets(const Box& a, const Box& b) {
 }
 
 }  // namespace
+
+bool is_whole_in_its_pack(const format::ChunkEntry& entry) {
+  return (entry.flags & format::kFlagHasBase) == 0 ||
+         entry.codec == static_cast<uint8_t>(CodecId::kTwin);
+}
+
+ParentDedup::ParentDedup(ObjectStore& objects, std::shared_ptr<Manifest> parent)
+    : parent_(std::move(parent)) {
+  if (parent_ == nullptr) return;
+  reads_.emplace(objects);
+  chunks_.emplace(*reads_, parent_->packs());
+}
 
 const TensorRecord* ParentDedup::record_of(const TensorSpec& tensor) {
   if (parent_ == nullptr || !error_.ok()) return nullptr;
@@ -63,14 +77,56 @@ std::optional<PlacedChunk> ParentDedup::find(const Box& piece) {
     hint_ = candidate;
     const format::ChunkEntry* entry = entry_at(shard, *index - shard.first_piece);
     if (entry == nullptr) return std::nullopt;
-    const bool has_base = (entry->flags & format::kFlagHasBase) != 0;
-    if (entry->pack == format::kPackInline || has_base) return std::nullopt;
-    return PlacedChunk{.entry = *entry,
-                       .parent_pack = &parent_->pack_of(shard.part, *entry),
-                       .own_pack = {},
-                       .source = ChunkSource::kParent};
+    if (entry->pack == format::kPackInline) return std::nullopt;
+    PlacedChunk chunk{.entry = *entry,
+                      .parent_pack = &parent_->pack_of(shard.part, *entry),
+                      .own_pack = {},
+                      .source = ChunkSource::kParent};
+    if (is_whole_in_its_pack(*entry)) return chunk;
+    const auto base = base_of_delta(chunk);
+    if (!base.ok()) {
+      error_ = base.status();
+      near_.clear();
+      return std::nullopt;
+    }
+    chunk.base_pack = base->pack;
+    return chunk;
   }
   return std::nullopt;
+}
+
+Result<ParentDedup::Anchor> ParentDedup::base_of_delta(const PlacedChunk& delta) {
+  ByteVector stored(format::kBaseRefBytes);
+  if (delta.entry.stored_bytes < stored.size()) return corruption("a delta without its base");
+  CAISSON_RETURN_IF_ERROR(reads_->read(*delta.parent_pack, delta.entry.offset_bytes(), stored));
+  Anchor base;
+  CAISSON_ASSIGN_OR_RETURN(base.ref,
+                           format::decode_base_ref(stored, delta.parent_pack->object.key()));
+  CAISSON_ASSIGN_OR_RETURN(base.pack, parent_->packs().find(base.ref.pack));
+  if (base.pack != nullptr) return base;
+  return corruption(delta.parent_pack->object.key() + " needs " + base.ref.pack.key() +
+                    ", which the root does not list");
+}
+
+std::optional<ParentDedup::Anchor> ParentDedup::anchor_of(const PlacedChunk& chunk) {
+  const format::ChunkEntry& entry = chunk.entry;
+  if (chunk.base_pack != nullptr) {
+    auto base = base_of_delta(chunk);
+    return base.ok() ? std::optional(std::move(base).value()) : std::nullopt;
+  }
+  if (chunk.parent_pack == nullptr || (entry.flags & format::kFlagHasBase) != 0)
+    return std::nullopt;
+  return Anchor{.ref = {.id = entry.id,
+                        .raw_bytes = entry.raw_bytes,
+                        .stored_bytes = entry.stored_bytes,
+                        .offset_units = entry.offset_units,
+                        .codec = entry.codec,
+                        .pack = chunk.parent_pack->object},
+                .pack = chunk.parent_pack};
+}
+
+Result<Bytes> ParentDedup::read_anchor(const Anchor& anchor) {
+  return chunks_->read_base(anchor.ref);
 }
 
 const format::ChunkEntry* ParentDedup::entry_at(const ShardRecord& shard, uint64_t piece) {

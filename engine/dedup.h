@@ -4,14 +4,15 @@
 //
 // A parent's chunk may be referred to when tensor name, element type and shape are equal, a shard
 // of the parent has a piece with exactly the same box, and the content ids are equal. Never reused:
-// inline chunks (they live in the parent's part, not in a pack; they are tiny and stored again) and
-// chunks with a base of their own (whose base's pack the entry does not show).
+// inline chunks (they live in the parent's part, not in a pack; they are tiny and stored again).
+// The pack of a delta's base, which the entry does not show, is read from the delta.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <unordered_map>
 
+#include "engine/chunk_reader.h"
 #include "engine/manifest.h"
 #include "io/base/sync.h"
 
@@ -32,14 +33,22 @@ struct PlacedChunk {
   format::ChunkEntry entry;
   const format::SealedRef* parent_pack = nullptr;
   format::ObjectRef own_pack;
+  // Of a delta: the other pack that its readers need, in the parent's manifest.
+  const format::SealedRef* base_pack = nullptr;
   ChunkSource source = ChunkSource::kNew;
 };
+
+// Whether the pack of a chunk is all that its readers need beside the entry: the base of a twin
+// lies in the twin's own.
+bool is_whole_in_its_pack(const format::ChunkEntry& entry);
 
 // One worker's view of the parent checkpoint. Thread-compatible. A parent that cannot be read never
 // fails a save: from the first error on nothing is found, and error() says why.
 class ParentDedup {
  public:
-  explicit ParentDedup(std::shared_ptr<Manifest> parent) : parent_(std::move(parent)) {}
+  ParentDedup() = default;  // without a parent nothing is found
+  // `objects` outlives it.
+  ParentDedup(ObjectStore& objects, std::shared_ptr<Manifest> parent);
 
   // The tile shape that the parent used for this tensor, to be inherited.
   std::optional<Shape> tile_of(const TensorSpec& tensor);
@@ -47,13 +56,26 @@ class ParentDedup {
   void select(const TensorSpec& tensor, const Box& box);
   // The parent's chunk of exactly this piece.
   std::optional<PlacedChunk> find(const Box& piece);
+  // What a delta against that chunk is to have as its base: the chunk itself, or the base that it
+  // has, so that no base is a delta. Nothing where it cannot serve as one.
+  struct Anchor {
+    format::BaseRef ref;
+    const format::SealedRef* pack = nullptr;
+  };
+  std::optional<Anchor> anchor_of(const PlacedChunk& chunk);
+  // The anchor's raw bytes, read, decoded and verified; they stay until the next call.
+  Result<Bytes> read_anchor(const Anchor& anchor);
   const Status& error() const { return error_; }
 
  private:
   const TensorRecord* record_of(const TensorSpec& tensor);
   const format::ChunkEntry* entry_at(const ShardRecord& shard, uint64_t piece);
 
+  Result<Anchor> base_of_delta(const PlacedChunk& delta);
+
   std::shared_ptr<Manifest> parent_;
+  std::optional<ObjectReads> reads_;  // of deltas and anchors; null without a parent
+  std::optional<ChunkReader> chunks_;
   Status error_;
   std::optional<TensorRecord> record_;  // of the tensor looked up last
   TensorSpec selected_;

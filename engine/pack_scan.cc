@@ -1,7 +1,6 @@
 #include "engine/pack_scan.h"
 
 #include <algorithm>
-#include <array>
 #include <iterator>
 #include <string>
 #include <utility>
@@ -15,7 +14,6 @@ namespace {
 
 constexpr size_t kFootersKeptMax = 256;  // about 20 KiB each
 constexpr uint32_t kSegmentsInFlightMax = 8;
-constexpr std::array<uint32_t, 7> kElementWidths = {8, 16, 32, 64, 128, 4, 6};
 
 Result<std::shared_ptr<const format::PackFooter>> read_footer(ObjectReads& reads,
                                                               const format::SealedRef& pack) {
@@ -197,8 +195,21 @@ class PackScan {
                            .codec = entry.codec,
                            .flags = entry.flags,
                            .element = {.code = 0, .bits = static_cast<uint8_t>(bits_)}};
-    CAISSON_ASSIGN_OR_RETURN(const Bytes raw, chunks_.decode(form, stored, scratch_));
-    return verify_any_width(raw.data() == stored.data() ? digest : digest_of(raw), entry.id, bits_);
+    const KnownChunk known = {.id = last_id_, .raw = last_raw_};
+    CAISSON_ASSIGN_OR_RETURN(const Bytes raw, chunks_.decode(form, stored, scratch_, known));
+    CAISSON_RETURN_IF_ERROR(
+        verify_any_width(raw.data() == stored.data() ? digest : digest_of(raw), entry.id, bits_));
+    keep_for_twin(entry, raw);
+    return ok_status();
+  }
+
+  // A twin comes right behind its base, which then need not be read and decoded again. Only what
+  // may be one is kept: the raw bytes are about to go.
+  void keep_for_twin(const format::ChunkEntry& entry, Bytes raw) {
+    last_raw_.clear();
+    if (bits_ != 16 || (entry.flags & format::kFlagHasBase) != 0) return;
+    last_raw_.assign(raw.begin(), raw.end());
+    last_id_ = entry.id;
   }
 
   ObjectStore& objects_;
@@ -211,7 +222,9 @@ class PackScan {
   size_t next_pack_ = 0;
   Slot current_;
   BufferPool pool_;
-  ByteVector scratch_;  // of decoding; outside the budget, one chunk
+  ByteVector scratch_;   // of decoding; outside the budget, one chunk
+  ByteVector last_raw_;  // of the chunk before, where a twin may follow; one more
+  Digest last_id_{};
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_slots_;
   std::unique_ptr<TransferQueue> queue_;  // last: destroyed before what it reads into
@@ -247,6 +260,18 @@ const format::ChunkEntry* find_chunk(const format::PackFooter& footer, uint64_t 
   return entry == entries.end() ? nullptr : &*entry;
 }
 
+const format::ChunkEntry* chunk_before(const format::PackFooter& footer, uint64_t offset) {
+  const format::ChunkEntry* last = nullptr;
+  for (const format::Segment& segment : footer.segments) {
+    if (segment.offset >= offset) break;
+    for (const format::ChunkEntry& entry : segment.entries) {
+      if (entry.offset_bytes() >= offset) return last;
+      last = &entry;
+    }
+  }
+  return last;
+}
+
 Status scan_packs(ObjectStore& objects, MemoryBudget& budget, PackFooters& footers,
                   ObjectReads& reads, RootPacks& root_packs,
                   std::span<const format::SealedRef> packs, const PackScanOptions& options,
@@ -254,17 +279,6 @@ Status scan_packs(ObjectStore& objects, MemoryBudget& budget, PackFooters& foote
   if (packs.empty()) return ok_status();
   PackScan scan(objects, footers, reads, root_packs, packs, options, events);
   return scan.run(budget);
-}
-
-Status verify_any_width(const Digest& raw, const Digest& id, uint32_t& bits_hint) {
-  const Status first = verify_content(raw, id, bits_hint);
-  if (first.ok()) return first;
-  for (const uint32_t bits : kElementWidths) {
-    if (bits == bits_hint || !verify_content(raw, id, bits).ok()) continue;
-    bits_hint = bits;
-    return ok_status();
-  }
-  return first;
 }
 
 }  // namespace caisson

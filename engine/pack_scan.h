@@ -1,5 +1,5 @@
 // Packs read as a whole: their footers (kept in a small cache) and their segments one after the
-// other through a queue. Used by scrub.cc. Thread-compatible.
+// other through a queue. Used by scrub.cc, the footers by restore_pipeline.cc. Thread-compatible.
 #pragma once
 
 #include <functional>
@@ -34,6 +34,9 @@ class PackFooters {
 // The chunk of a footer that starts at `offset`, or null.
 const format::ChunkEntry* find_chunk(const format::PackFooter& footer, uint64_t offset);
 
+// The one before it in the pack, or null.
+const format::ChunkEntry* chunk_before(const format::PackFooter& footer, uint64_t offset);
+
 struct PackScanOptions {
   bool decode = false;  // compare content with ids, not only stored bytes with checksums
   std::stop_token stop;
@@ -53,9 +56,5 @@ Status scan_packs(ObjectStore& objects, MemoryBudget& budget, PackFooters& foote
                   ObjectReads& reads, RootPacks& root_packs,
                   std::span<const format::SealedRef> packs, const PackScanOptions& options,
                   const PackScanEvents& events);
-
-// ok when `raw` has the content of `id` for one of the element widths that there are: a pack does
-// not say which. `bits_hint` is tried first and becomes the one that fitted.
-Status verify_any_width(const Digest& raw, const Digest& id, uint32_t& bits_hint);
 
 }  // namespace caisson

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/metrics.h"
+#include "engine/pack_scan.h"
 #include "engine/restore_memory.h"
 #include "engine/restore_plan.h"
 #include "engine/restore_request.h"
@@ -28,7 +29,25 @@ void find_hugepages(RestoreRequest& request) {
   }
 }
 
-Result<RestorePlan> plan_reads(Manifest& manifest, const RestoreRequest& request) {
+// Twins without their weights, as when only an optimizer is restored: the footers of the packs say
+// which chunk precedes each. Where one cannot be read, or it is another chunk, nothing is lost: the
+// decoder reads the base that the twin names.
+void find_bases(ObjectStore& objects, Manifest& manifest,
+                std::span<const PlanBuilder::LoneTwin> twins, PlanBuilder& builder) {
+  ObjectReads reads(objects);
+  PackFooters footers(reads);
+  for (const PlanBuilder::LoneTwin& twin : twins) {
+    if (twin.object >= manifest.packs().size()) continue;
+    const auto footer = footers.get(manifest.packs().at(twin.object));
+    if (!footer.ok()) continue;
+    const format::ChunkEntry* const before = chunk_before(**footer, twin.offset);
+    if (before == nullptr || uint64_t{before->raw_bytes} * 2 != twin.raw_bytes) continue;
+    if ((before->flags & format::kFlagHasBase) == 0) builder.add_base(twin.object, *before);
+  }
+}
+
+Result<RestorePlan> plan_reads(ObjectStore& objects, Manifest& manifest,
+                               const RestoreRequest& request) {
   const format::Root& root = manifest.root();
   const std::string name = root.run + "/" + std::to_string(root.step);
   PlanBuilder builder(root, manifest.packs());
@@ -43,6 +62,9 @@ Result<RestorePlan> plan_reads(Manifest& manifest, const RestoreRequest& request
       if (fits.ok()) continue;
       return corruption(name + ": " + std::string(fits.message()) + verify_hint(name, "structure"));
     }
+  }
+  if (const auto lone = builder.lone_twins(); !lone.empty()) {
+    find_bases(objects, manifest, lone, builder);
   }
   return std::move(builder).finish();
 }
@@ -82,7 +104,7 @@ Result<RestoreReport> restore_boxes(ObjectStore& objects, Manifest& manifest, Me
   find_hugepages(request);
 
   // 2 plan: which chunks, in the order of the device, each once.
-  CAISSON_ASSIGN_OR_RETURN(const RestorePlan plan, plan_reads(manifest, request));
+  CAISSON_ASSIGN_OR_RETURN(const RestorePlan plan, plan_reads(objects, manifest, request));
 
   // 3 read, 4 decode, 5 verify, 6 place: restore_reads.
   RestoreRun run(objects, manifest, request, plan, options, trace, metrics);

@@ -42,10 +42,10 @@ class ReadCoalescer {
  public:
   explicit ReadCoalescer(std::vector<PlannedRead>& reads) : reads_(reads) {}
 
-  void add(const PlannedChunk& chunk, uint32_t index, uint64_t object_bytes) {
+  // `stored_end`: of the chunk, or of the twin that must be in the same read.
+  void add(const PlannedChunk& chunk, uint32_t index, uint64_t stored_end, uint64_t object_bytes) {
     const uint64_t begin = chunk.offset / kReadAlignment * kReadAlignment;
-    const uint64_t end =
-        std::min(align_up(chunk.offset + chunk.stored_bytes, kReadAlignment), object_bytes);
+    const uint64_t end = std::min(align_up(stored_end, kReadAlignment), object_bytes);
     const bool in_place = goes_in_place(chunk);
     if (!(in_place ? continues_in_place(chunk) : joins(chunk, begin, end))) {
       needed_ = gaps_ = 0;
@@ -66,8 +66,9 @@ class ReadCoalescer {
  private:
   static bool goes_in_place(const PlannedChunk& chunk) {
     return chunk.in_place != nullptr && chunk.hugepages && chunk.is_stored_raw() &&
-           chunk.stored_bytes == chunk.raw_bytes && chunk.stored_bytes >= kInPlaceBytesMin &&
-           chunk.offset % kReadAlignment == 0 && chunk.stored_bytes % kReadAlignment == 0 &&
+           !chunk.has_twin && chunk.stored_bytes == chunk.raw_bytes &&
+           chunk.stored_bytes >= kInPlaceBytesMin && chunk.offset % kReadAlignment == 0 &&
+           chunk.stored_bytes % kReadAlignment == 0 &&
            reinterpret_cast<uintptr_t>(chunk.in_place) % kInPlaceAlignment == 0;
   }
   // Adjacent to the last read, both in the object and in memory.
@@ -95,6 +96,19 @@ class ReadCoalescer {
   std::vector<PlannedRead>& reads_;
   uint64_t needed_ = 0, gaps_ = 0;  // of the last read
 };
+
+constexpr uint32_t kNoTarget = UINT32_MAX;  // of a base that is wanted for its twin alone
+
+bool is_twin(const PlannedChunk& chunk) {
+  return chunk.codec == static_cast<uint8_t>(CodecId::kTwin);
+}
+
+// As far as places and sizes tell: what it was encoded against stands in the twin itself.
+bool is_base_of(const PlannedChunk& base, const PlannedChunk& twin) {
+  const uint64_t end = align_up(base.offset + base.stored_bytes, format::kOffsetUnit);
+  return base.object == twin.object && end == twin.offset &&
+         uint64_t{base.raw_bytes} * 2 == twin.raw_bytes && (base.flags & format::kFlagHasBase) == 0;
+}
 
 }  // namespace
 
@@ -229,7 +243,7 @@ bool PlanBuilder::same_chunk(const PlannedChunk& a, const PlannedChunk& b) {
          a.element.bits == b.element.bits;
 }
 
-RestorePlan PlanBuilder::finish() && {
+void PlanBuilder::sort() {
   std::sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) {
     const auto key = [](const Item& i) {
       return std::tie(i.chunk.object, i.chunk.offset, i.chunk.stored_bytes, i.chunk.raw_bytes,
@@ -238,9 +252,45 @@ RestorePlan PlanBuilder::finish() && {
     };
     return key(a) < key(b);
   });
+}
+
+std::vector<PlanBuilder::LoneTwin> PlanBuilder::lone_twins() {
+  sort();
+  std::vector<LoneTwin> lone;
+  for (size_t i = 0; i < items_.size(); ++i) {
+    const PlannedChunk& chunk = items_[i].chunk;
+    if (!is_twin(chunk)) continue;
+    size_t before = i;  // the same chunk may be wanted several times
+    while (before > 0 && same_chunk(items_[before - 1].chunk, chunk)) --before;
+    if (before > 0 && is_base_of(items_[before - 1].chunk, chunk)) continue;
+    if (before == i) lone.push_back({chunk.object, chunk.offset, chunk.raw_bytes});
+  }
+  return lone;
+}
+
+void PlanBuilder::add_base(uint32_t object, const format::ChunkEntry& base) {
+  items_.push_back(
+      {.chunk = {.id = base.id,
+                 .offset = base.offset_bytes(),
+                 .object = object,
+                 .stored_bytes = base.stored_bytes,
+                 .raw_bytes = base.raw_bytes,
+                 .codec = base.codec,
+                 .flags = base.flags,
+                 .element = {.code = static_cast<uint8_t>(DTypeCode::kBfloat), .bits = 16}},
+       .placement = {.target = kNoTarget}});
+}
+
+RestorePlan PlanBuilder::finish() && {
+  sort();
   RestorePlan plan;
   plan.placements.reserve(items_.size());
   for (const Item& item : items_) {
+    if (item.placement.target == kNoTarget) {
+      plan.chunks.push_back(item.chunk);
+      plan.chunks.back().first_placement = static_cast<uint32_t>(plan.placements.size());
+      continue;
+    }
     plan.placements.push_back(item.placement);
     if (!plan.chunks.empty() && same_chunk(plan.chunks.back(), item.chunk)) {
       ++plan.chunks.back().placements;
@@ -252,11 +302,18 @@ RestorePlan PlanBuilder::finish() && {
     chunk.first_placement = static_cast<uint32_t>(plan.placements.size() - 1);
     chunk.placements = 1;
   }
+  for (size_t i = 1; i < plan.chunks.size(); ++i) {
+    if (!is_twin(plan.chunks[i])) continue;
+    plan.chunks[i - 1].has_twin = is_base_of(plan.chunks[i - 1], plan.chunks[i]);
+  }
   ReadCoalescer coalescer(plan.reads);
   for (uint32_t i = 0; i < plan.chunks.size(); ++i) {
     const PlannedChunk& chunk = plan.chunks[i];
-    coalescer.add(chunk, i, object_of(root_, packs_, chunk.object).bytes);
+    const PlannedChunk& last = chunk.has_twin ? plan.chunks[i + 1] : chunk;
+    coalescer.add(chunk, i, last.offset + last.stored_bytes,
+                  object_of(root_, packs_, chunk.object).bytes);
     plan.stored_bytes += chunk.stored_bytes;
+    plan.has_bases = plan.has_bases || (chunk.flags & format::kFlagHasBase) != 0;
     if (!chunk.is_stored_raw() && chunk.in_place == nullptr) {
       plan.decode_bytes_max = std::max(plan.decode_bytes_max, chunk.raw_bytes);
     }

@@ -96,10 +96,13 @@ struct PlannedChunk {
   uint32_t stored_bytes = 0;
   uint32_t raw_bytes = 0;
   uint32_t first_placement = 0;
-  uint32_t placements = 0;
+  uint32_t placements = 0;  // none: only a base that others are decoded with
   uint8_t codec = 0;
   uint8_t flags = 0;
   ElementFormat element;
+  // The next chunk is probably its twin: both are in one read, so that this one's raw bytes are at
+  // hand when that one is decoded.
+  bool has_twin = false;
   // Where all of its raw bytes are wanted, packed; null where they go to several places, in part,
   // or strided.
   std::byte* in_place = nullptr;
@@ -136,6 +139,7 @@ struct RestorePlan {
   uint32_t read_bytes_max = 0;    // of one read
   uint64_t staged_bytes = 0;      // of the reads through a buffer
   uint32_t decode_bytes_max = 0;  // of the largest chunk that is neither stored raw nor in place
+  bool has_bases = false;         // some chunk is decoded with a base
   uint64_t stored_bytes = 0;      // of the chunks
   uint64_t read_bytes = 0;        // of the reads
 };
@@ -152,6 +156,18 @@ class PlanBuilder {
   // `target`. kCorruption when the entry does not fit the piece.
   Status add(const PieceUse& use, const WantedTensor& tensor, const WantedBox& target,
              const format::ChunkEntry& entry);
+
+  // After the last add: which twins do not have the chunk that writers put before a twin, its base,
+  // right before them here, by object and offset.
+  struct LoneTwin {
+    uint32_t object = 0;
+    uint64_t offset = 0;
+    uint32_t raw_bytes = 0;
+  };
+  std::vector<LoneTwin> lone_twins();
+  // The base of one of them, to be read along with it.
+  void add_base(uint32_t object, const format::ChunkEntry& base);
+
   RestorePlan finish() &&;
 
  private:
@@ -160,6 +176,7 @@ class PlanBuilder {
     Placement placement;
   };
   static bool same_chunk(const PlannedChunk& a, const PlannedChunk& b);
+  void sort();
 
   const format::Root& root_;
   const RootPacks& packs_;

@@ -101,6 +101,7 @@ class RestoreWorker {
         // 4 decode, 5 verify, 6 place; a chunk that fails is read and tried once more.
         CAISSON_RETURN_IF_ERROR(finish_chunk(arrived, chunk));
       }
+      base_ = {};  // it may lie in what is given back now
       if (arrived.staged) arena_.give(arrived.into);
       CAISSON_RETURN_IF_ERROR(fill_queue());
     }
@@ -119,6 +120,7 @@ class RestoreWorker {
   Status read_again(const ReadSlot& slot, const Status& first);
   Status finish_chunk(const ReadSlot& slot, const PlannedChunk& chunk);
   Status decode_verify_place(const PlannedChunk& chunk, Bytes stored);
+  Status verify_and_place(const PlannedChunk& chunk, Bytes raw);
   Status chunk_failure(const PlannedChunk& chunk, const Status& why) const;
 
   RestoreRun& run_;
@@ -126,10 +128,13 @@ class RestoreWorker {
   const uint32_t workers_;
   OpenPacks packs_;
   ChunkReader chunks_;
-  BufferPool pool_;       // one buffer: the arena
-  ReadArena arena_;       // of the reads through a buffer
-  bool warm_ = false;     // the arena has served before
-  MutableBytes scratch_;  // of the arena, where a chunk is decoded that has no place of its own
+  BufferPool pool_;    // one buffer: the arena
+  ReadArena arena_;    // of the reads through a buffer
+  bool warm_ = false;  // the arena has served before
+  // Of the arena, where chunks are decoded that have no place of their own; the second one for
+  // those with a base, which may be in the first.
+  MutableBytes scratch_, based_scratch_;
+  KnownChunk base_;  // the chunk before, if it has a twin
   std::vector<ReadSlot> slots_;
   std::vector<uint32_t> free_slots_;
   const PlannedRead* next_ = nullptr;  // taken from the run, waits for room
@@ -155,7 +160,8 @@ Status RestoreWorker::prepare() {
 Status RestoreWorker::make_arena() {
   const RestorePlan& plan = run_.plan;
   const uint64_t read = align_up(plan.read_bytes_max, kReadAlignment);
-  const uint64_t scratch = align_up(plan.decode_bytes_max, kReadAlignment);
+  const uint64_t one_scratch = align_up(plan.decode_bytes_max, kReadAlignment);
+  const uint64_t scratch = plan.has_bases ? 2 * one_scratch : one_scratch;
   const uint64_t share = budget_.bytes_max() / workers_;
   const uint64_t all = std::max(plan.staged_bytes, plan.read_bytes - plan.staged_bytes);
   uint64_t reads = std::min(kBytesInFlightMax / workers_, all) + read;
@@ -165,6 +171,10 @@ Status RestoreWorker::make_arena() {
   warm_ = !pool_.warm_arena().empty();
   arena_ = ReadArena(pool_.take());
   if (scratch > 0) scratch_ = arena_.take(scratch);
+  if (plan.has_bases) {
+    based_scratch_ = scratch_.subspan(one_scratch);
+    scratch_ = scratch_.first(one_scratch);
+  }
   return ok_status();
 }
 
@@ -255,6 +265,7 @@ Status RestoreWorker::finish_chunk(const ReadSlot& slot, const PlannedChunk& chu
   Status status = decode_verify_place(chunk, stored);
   if (status.code() == StatusCode::kCorruption) {
     // Memory, bus or device may have erred in passing: the second reading decides.
+    base_ = {};
     status = slot.reader->read(chunk.offset, stored);
     if (status.ok()) status = decode_verify_place(chunk, stored);
     if (status.ok()) run_.retried_chunks.fetch_add(1, std::memory_order_relaxed);
@@ -271,22 +282,30 @@ Status RestoreWorker::decode_verify_place(const PlannedChunk& chunk, Bytes store
                          .codec = chunk.codec,
                          .flags = chunk.flags,
                          .element = chunk.element};
-  const MutableBytes scratch =
-      chunk.in_place != nullptr ? MutableBytes(chunk.in_place, chunk.raw_bytes) : scratch_;
+  const bool has_base = (chunk.flags & format::kFlagHasBase) != 0;
+  const MutableBytes scratch = chunk.in_place != nullptr
+                                   ? MutableBytes(chunk.in_place, chunk.raw_bytes)
+                               : has_base ? based_scratch_
+                                          : scratch_;
   const auto decode = [&] {
     const TraceSpan span(chunk.is_stored_raw() ? nullptr : run_.trace, decode_row_, "decode",
                          chunk.raw_bytes);
-    return chunks_.decode(form, stored, scratch);
+    return chunks_.decode(form, stored, scratch, base_);
   };
   CAISSON_ASSIGN_OR_RETURN(const Bytes raw, decode());
+  CAISSON_RETURN_IF_ERROR(verify_and_place(chunk, raw));
+  if (chunk.has_twin) base_ = {.id = chunk.id, .raw = raw};
+  return ok_status();
+}
 
+Status RestoreWorker::verify_and_place(const PlannedChunk& chunk, Bytes raw) {
   // 5 verify and 6 place: the id covers the raw bytes end to end, so the stored checksum would add
   // nothing. What is hashed is what lies in place, or is placed by the same pass.
   const TraceSpan span(run_.trace, place_row_, "verify and place", chunk.raw_bytes);
   const auto verify = [&](const Digest& digest) {
     return verify_content(digest, chunk.id, chunk.element.bits);
   };
-  if (raw.data() == chunk.in_place) return verify(digest_of(raw));
+  if (raw.data() == chunk.in_place || chunk.placements == 0) return verify(digest_of(raw));
   const std::span<const Placement> placements = run_.placements_of(chunk);
   const auto place = [&](const Placement& placement, auto how) {
     return how(raw, run_.piece_of(placement), run_.spec_of(placement).dtype,
@@ -299,11 +318,15 @@ Status RestoreWorker::decode_verify_place(const PlannedChunk& chunk, Bytes store
 }
 
 Status RestoreWorker::chunk_failure(const PlannedChunk& chunk, const Status& why) const {
-  const Placement& placement = run_.placements_of(chunk).front();
+  std::string what = "a base that a twin needs";
+  if (chunk.placements > 0) {
+    const Placement& placement = run_.placements_of(chunk).front();
+    what =
+        to_string(run_.piece_of(placement)) + " of tensor \"" + run_.spec_of(placement).name + "\"";
+  }
   return {why.code(), run_.name + ": " + run_.object(chunk.object).object.key() + " at offset " +
                           std::to_string(chunk.offset) + ": chunk " + to_hex(chunk.id) + ", " +
-                          to_string(run_.piece_of(placement)) + " of tensor \"" +
-                          run_.spec_of(placement).name + "\": " + std::string(why.message()) +
+                          what + ": " + std::string(why.message()) +
                           verify_hint(run_.name, "full")};
 }
 

@@ -214,6 +214,7 @@ Result<WrittenRoot> write_copy(ObjectStore& objects, MemoryBudget& budget, UuidS
                               .codec = options.codec,
                               .codec_cpu = -1,
                               .codec_deterministic = false,
+                              .delta = {},
                               .workers = options.workers,
                               .memory_check = MemoryCheck::kOff,  // what is read is our copy
                               .bytes_expected = from.root().raw_bytes,

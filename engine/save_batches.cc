@@ -8,12 +8,12 @@ namespace caisson {
 bool SaveBatches::claim(SaveBatch& batch) {
   MutexLock lock(mutex_);
   while (error_.ok() && claimed_ - sunk_ >= kAheadMax) moved_.wait(mutex_);
-  const uint64_t first = claimed_ * kBatchPieces;
-  if (!error_.ok() || first >= pieces_) return false;
+  const uint64_t first = claimed_ * kBatchUnits;
+  if (!error_.ok() || first >= units_) return false;
   batch = {};
   batch.index = claimed_++;
   batch.first = first;
-  batch.count = std::min(kBatchPieces, pieces_ - first);
+  batch.count = std::min(kBatchUnits, units_ - first);
   return true;
 }
 
@@ -31,7 +31,7 @@ void SaveBatches::finish(SaveBatch&& batch) {
 
 Status SaveBatches::wait_finished() {
   MutexLock lock(mutex_);
-  while (error_.ok() && sunk_ * kBatchPieces < pieces_) moved_.wait(mutex_);
+  while (error_.ok() && sunk_ * kBatchUnits < units_) moved_.wait(mutex_);
   return error_;
 }
 

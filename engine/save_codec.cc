@@ -30,7 +30,7 @@ std::optional<CodecChoice> CodecPolicy::choose(const TensorRecord& tensor, Codec
     const Codec* const codec = find_codec(std::string_view(options_.codec)).value();
     return CodecChoice{codec->id(), CodecReason::kAsked};
   }
-  if (options_.cpu == 0 || cpu_spent_) return CodecChoice{CodecId::kRaw, CodecReason::kCpuSpent};
+  if (!may_code()) return CodecChoice{CodecId::kRaw, CodecReason::kCpuSpent};
   if (raw.empty()) return std::nullopt;
   const CodecId looked = choose_codec(context, element_format(tensor.spec.dtype), raw);
   if (looked == CodecId::kRaw || options_.deterministic) {

@@ -58,6 +58,9 @@ class CodecPolicy {
   // again when they have been gathered.
   std::optional<CodecChoice> choose(const TensorRecord& tensor, CodecContext& context, Bytes raw);
 
+  // Whether there is time for coding at all.
+  bool may_code() const { return options_.cpu != 0 && !cpu_spent_; }
+
   // A buffer was needed; `waited`: the device had to give one back first.
   void on_buffer(bool waited);
   // So many seconds of a processor went into coding; the worker began so many seconds ago.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <map>
 #include <thread>
 #include <utility>
 
@@ -50,11 +51,17 @@ class RankPartPipeline final : public SavePipeline {
  private:
   Status take_batch(const SaveBatch& batch);
   void count(const SaveBatch& batch) const;
+  Status add_entry(const PlacedChunk& chunk, Bytes inline_bytes);
   void show_progress(bool always);
 
   const format::ObjectRef part_ref_;
   SaveShared shared_;
   std::deque<SaveWorker> workers_;
+  struct EarlyPiece {
+    PlacedChunk chunk;
+    ByteVector inline_bytes;
+  };
+  std::map<uint64_t, EarlyPiece> early_;  // by entry
   SaveTotals totals_;
   uint64_t bytes_total_ = 0;
   std::chrono::steady_clock::time_point shown_at_{};
@@ -65,7 +72,9 @@ class RankPartPipeline final : public SavePipeline {
 // commit.cc.
 Status RankPartPipeline::put(std::span<const SaveItem> items) {
   if (!error_.ok()) return error_;
-  auto planned = plan_save(items, workers_.front().parent(), shared_.part.entries());
+  // A codec that was asked for by name is the only one.
+  const bool twins = shared_.config.codec == "auto" && shared_.config.codec_cpu != 0;
+  auto planned = plan_save(items, workers_.front().parent(), shared_.part.entries(), twins);
   if (!planned.ok()) return error_ = planned.status();
   const SavePlan plan = std::move(planned).value();
   bytes_total_ += plan.raw_bytes;
@@ -75,9 +84,10 @@ Status RankPartPipeline::put(std::span<const SaveItem> items) {
 
   const uint64_t expected = shared_.config.bytes_expected;
   shared_.bytes_left = std::max(plan.raw_bytes, expected - std::min(expected, totals_.raw_bytes));
+  shared_.first_entry = plan.first_entry;
   if (shared_.config.memory_check != MemoryCheck::kOff) shared_.marks.resize(plan.pieces);
-  SaveBatches batches(plan.pieces, [this](const SaveBatch& batch) { return take_batch(batch); });
-  SaveBatches checks(plan.pieces, [](const SaveBatch&) { return ok_status(); });
+  SaveBatches batches(plan.units, [this](const SaveBatch& batch) { return take_batch(batch); });
+  SaveBatches checks(plan.units, [](const SaveBatch&) { return ok_status(); });
   {
     std::vector<std::jthread> others;
     for (size_t i = 1; i < workers_.size(); ++i) {
@@ -93,22 +103,27 @@ Status RankPartPipeline::put(std::span<const SaveItem> items) {
   return error_;
 }
 
-// In the order of the pieces, whichever worker was first.
+// In the order of the units, whichever worker was first. Entries go to the table in its own order:
+// those of a twin wait until the entries of its base are there.
 Status RankPartPipeline::take_batch(const SaveBatch& batch) {
   Bytes inline_bytes = batch.inline_bytes;
-  for (const PlacedChunk& chunk : batch.chunks) {
-    format::ChunkEntry entry = chunk.entry;
-    if (entry.pack == format::kPackInline) {
-      CAISSON_RETURN_IF_ERROR(shared_.part.add_inline(entry, inline_bytes.first(entry.raw_bytes)));
-      inline_bytes = inline_bytes.subspan(entry.raw_bytes);
+  for (const SavedPiece& piece : batch.pieces) {
+    Bytes raw;
+    if (piece.chunk.entry.pack == format::kPackInline) {
+      raw = inline_bytes.first(piece.chunk.entry.raw_bytes);
+      inline_bytes = inline_bytes.subspan(raw.size());
+    }
+    if (piece.entry != shared_.part.entries()) {
+      early_.emplace(piece.entry, EarlyPiece{piece.chunk, ByteVector(raw.begin(), raw.end())});
       continue;
     }
-    CAISSON_ASSIGN_OR_RETURN(entry.pack, chunk.parent_pack != nullptr
-                                             ? shared_.part.pack_index(*chunk.parent_pack)
-                                             : shared_.part.pack_index(chunk.own_pack));
-    CAISSON_RETURN_IF_ERROR(shared_.part.add(entry));
+    CAISSON_RETURN_IF_ERROR(add_entry(piece.chunk, raw));
+    for (auto next = early_.begin(); next != early_.end() && next->first == shared_.part.entries();
+         next = early_.erase(next)) {
+      CAISSON_RETURN_IF_ERROR(add_entry(next->second.chunk, next->second.inline_bytes));
+    }
   }
-  totals_.tiles += batch.chunks.size();
+  totals_.tiles += batch.pieces.size();
   totals_.raw_bytes += batch.raw_bytes;
   totals_.deduplicated_bytes += batch.deduplicated_bytes;
   if (shared_.config.metrics != nullptr) count(batch);
@@ -120,7 +135,7 @@ void RankPartPipeline::count(const SaveBatch& batch) const {
   Metrics::State& metrics = shared_.config.metrics->state();
   metrics.save_raw_bytes.add(batch.raw_bytes);
   metrics.save_deduplicated_bytes.add(batch.deduplicated_bytes);
-  for (const PlacedChunk& chunk : batch.chunks) {
+  for (const auto& [entry, chunk] : batch.pieces) {
     const bool is_inline = chunk.entry.pack == format::kPackInline;
     const ChunkSource source = is_inline ? ChunkSource::kInline : chunk.source;
     metrics.save_chunks[static_cast<size_t>(source)].add();
@@ -130,6 +145,19 @@ void RankPartPipeline::count(const SaveBatch& batch) const {
     metrics.codec_raw_bytes[chunk.entry.codec].add(chunk.entry.raw_bytes);
     metrics.codec_stored_bytes[chunk.entry.codec].add(chunk.entry.stored_bytes);
   }
+}
+
+Status RankPartPipeline::add_entry(const PlacedChunk& chunk, Bytes inline_bytes) {
+  format::ChunkEntry entry = chunk.entry;
+  if (entry.pack == format::kPackInline) return shared_.part.add_inline(entry, inline_bytes);
+  // Listed, so that whoever keeps the part's packs keeps the base.
+  if (chunk.base_pack != nullptr) {
+    CAISSON_RETURN_IF_ERROR(shared_.part.pack_index(*chunk.base_pack).status());
+  }
+  CAISSON_ASSIGN_OR_RETURN(entry.pack, chunk.parent_pack != nullptr
+                                           ? shared_.part.pack_index(*chunk.parent_pack)
+                                           : shared_.part.pack_index(chunk.own_pack));
+  return shared_.part.add(entry);
 }
 
 void RankPartPipeline::show_progress(bool always) {

@@ -6,9 +6,11 @@
 // workers' threads itself and joins them before it returns.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "caisson/options.h"
@@ -47,6 +49,7 @@ class SavePipeline {
     std::string codec = "auto";
     double codec_cpu = -1;  // over all workers
     bool codec_deterministic = false;
+    std::function<bool(std::string_view tensor)> delta;  // whose chunks may be deltas; may be empty
     uint32_t workers = 1;
     MemoryCheck memory_check = MemoryCheck::kSampled;
     // Raw bytes of all puts together, so that packs reserve room beyond the put that opens them. 0:

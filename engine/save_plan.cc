@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "engine/twin_search.h"
+
 namespace caisson {
 
 namespace {
@@ -46,49 +48,81 @@ Result<uint64_t> bytes_of_pieces(const ShardRecord& shard, DType dtype, uint64_t
   return packed_bytes(elements, dtype);
 }
 
+Result<PlannedShard> plan_item(const SaveItem& item, ParentDedup& parent) {
+  const TensorShard& from = item.shard;
+  CAISSON_RETURN_IF_ERROR(check_item(item));
+  PlannedShard planned{.item = &item, .memory = {}, .record = {}};
+  planned.record.spec = from.tensor;
+  planned.record.kind = item.kind;
+  if (item.kind == TensorKind::kAlias) {
+    planned.record.alias_of = item.alias_of;
+    return planned;
+  }
+  planned.memory = {.box = from.box,
+                    .data = const_cast<std::byte*>(from.data),  // only read: gather
+                    .strides_bytes = from.strides_bytes};
+  if (planned.memory.strides_bytes.empty()) {
+    planned.memory.strides_bytes = contiguous_strides(from.box, from.tensor.dtype);
+  }
+  const auto inherited = parent.tile_of(from.tensor);
+  planned.record.tile = inherited ? *inherited : choose_tile(from.tensor.shape, from.tensor.dtype);
+  ShardRecord shard;
+  shard.box = from.box;
+  shard.grid = choose_pieces(from.tensor.shape, from.tensor.dtype, planned.record.tile, from.box);
+  const uint64_t pieces = piece_count(shard.grid, from.box);
+  const PieceRange mine = pieces_of_replica(pieces, from.replica);
+  shard.first_piece = mine.first;
+  shard.pieces = mine.count;
+  CAISSON_ASSIGN_OR_RETURN(planned.raw_bytes, bytes_of_pieces(shard, from.tensor.dtype, pieces));
+  planned.record.shards.push_back(std::move(shard));
+  return planned;
+}
+
+// A shard's entries follow those of the shard before it in the runs: those of twins, which are
+// saved in turn, are then never far apart.
+void lay_runs(SavePlan& plan, bool twins) {
+  std::vector<std::optional<uint32_t>> twin_of(plan.shards.size());
+  std::vector<bool> is_twin(plan.shards.size(), false);
+  if (twins) {
+    const auto bases = find_twin_bases(plan.shards);
+    for (uint32_t i = 0; i < bases.size(); ++i) {
+      is_twin[i] = bases[i].has_value();
+      if (bases[i]) twin_of[*bases[i]] = i;
+    }
+  }
+  uint64_t entry = plan.first_entry;
+  const auto take_entries = [&](PlannedShard& shard) {
+    shard.record.shards.front().first_entry = entry;
+    entry += shard.pieces();
+  };
+  for (uint32_t i = 0; i < plan.shards.size(); ++i) {
+    if (is_twin[i] || plan.shards[i].record.shards.empty()) continue;
+    take_entries(plan.shards[i]);
+    if (twin_of[i]) take_entries(plan.shards[*twin_of[i]]);
+    const uint64_t units = plan.shards[i].pieces();
+    if (units == 0) continue;
+    plan.runs.push_back({.shard = i, .twin = twin_of[i], .first_unit = plan.units, .units = units});
+    plan.units += units;
+  }
+  plan.pieces = entry - plan.first_entry;
+}
+
 }  // namespace
 
 Result<SavePlan> plan_save(std::span<const SaveItem> items, ParentDedup& parent,
-                           uint64_t first_entry) {
+                           uint64_t first_entry, bool twins) {
   SavePlan plan;
+  plan.first_entry = first_entry;
   plan.shards.reserve(items.size());
   for (const SaveItem& item : items) {
-    const TensorShard& from = item.shard;
-    if (Status status = check_item(item); !status.ok()) {
-      return status.with_context("tensor \"" + from.tensor.name + "\"");
+    Result<PlannedShard> planned = plan_item(item, parent);
+    if (!planned.ok()) {
+      return planned.status().with_context("tensor \"" + item.shard.tensor.name + "\"");
     }
-    PlannedShard planned{.item = &item, .memory = {}, .record = {}};
-    planned.first_work = plan.pieces;
-    planned.record.spec = from.tensor;
-    planned.record.kind = item.kind;
-    if (item.kind == TensorKind::kAlias) {
-      planned.record.alias_of = item.alias_of;
-      plan.shards.push_back(std::move(planned));
-      continue;
-    }
-    planned.memory = {.box = from.box,
-                      .data = const_cast<std::byte*>(from.data),  // only read: gather
-                      .strides_bytes = from.strides_bytes};
-    if (planned.memory.strides_bytes.empty()) {
-      planned.memory.strides_bytes = contiguous_strides(from.box, from.tensor.dtype);
-    }
-    const auto inherited = parent.tile_of(from.tensor);
-    planned.record.tile =
-        inherited ? *inherited : choose_tile(from.tensor.shape, from.tensor.dtype);
-    ShardRecord shard;
-    shard.box = from.box;
-    shard.grid = choose_pieces(from.tensor.shape, from.tensor.dtype, planned.record.tile, from.box);
-    const uint64_t pieces = piece_count(shard.grid, from.box);
-    const PieceRange mine = pieces_of_replica(pieces, from.replica);
-    shard.first_piece = mine.first;
-    shard.pieces = mine.count;
-    shard.first_entry = first_entry + plan.pieces;
-    CAISSON_ASSIGN_OR_RETURN(planned.raw_bytes, bytes_of_pieces(shard, from.tensor.dtype, pieces));
-    plan.pieces += shard.pieces;
-    plan.raw_bytes += planned.raw_bytes;
-    planned.record.shards.push_back(std::move(shard));
-    plan.shards.push_back(std::move(planned));
+    plan.raw_bytes += planned->raw_bytes;
+    plan.shards.push_back(std::move(planned).value());
   }
+  lay_runs(plan, twins);
   return plan;
 }
 

@@ -1,6 +1,9 @@
-// Stage 1 of the save path, for whole shards: checks what a caller handed over and lays the piece
-// grid over it. Used by save_pipeline.cc. Pure but for the parent's tile shapes.
+// Stage 1 of the save path, for whole shards: checks what a caller handed over, lays the piece grid
+// over it and says in which order the pieces are saved. Used by save_pipeline.cc. Pure but for the
+// parent's tile shapes.
 #pragma once
+
+#include <optional>
 
 #include "engine/copy_box.h"
 #include "engine/save_pipeline.h"
@@ -11,26 +14,38 @@ namespace caisson {
 struct PlannedShard {
   const SaveItem* item = nullptr;
   BoxMemory memory;
-  TensorRecord record;      // as the part's directory will hold it: one shard, or an alias
-  uint64_t first_work = 0;  // its pieces are [first_work, first_work + pieces) of the put
-  uint64_t raw_bytes = 0;   // of the pieces that this rank stores
+  TensorRecord record;     // as the part's directory will hold it: one shard, or an alias
+  uint64_t raw_bytes = 0;  // of the pieces that this rank stores
 
   const ShardRecord& shard() const { return record.shards.front(); }
-  // The box of piece `work` of the put. REQUIRES: it is one of this shard's.
-  Box piece(uint64_t work) const {
-    return piece_at(shard().grid, shard().box, shard().first_piece + (work - first_work));
+  // The box of the i-th piece that this rank stores.
+  Box piece(uint64_t i) const {
+    return piece_at(shard().grid, shard().box, shard().first_piece + i);
   }
   uint64_t pieces() const { return record.shards.empty() ? 0 : shard().pieces; }
 };
 
+// Units of work that follow each other: the pieces of a shard, and with each, where the shard has a
+// twin, the twin's piece of the same box, so that both come to lie in one pack.
+struct PlannedRun {
+  uint32_t shard = 0;
+  std::optional<uint32_t> twin;
+  uint64_t first_unit = 0;
+  uint64_t units = 0;
+};
+
 struct SavePlan {
-  std::vector<PlannedShard> shards;
+  std::vector<PlannedShard> shards;  // in the order of the items
+  std::vector<PlannedRun> runs;
+  uint64_t units = 0;
   uint64_t pieces = 0;
+  uint64_t first_entry = 0;  // of the put, in the part
   uint64_t raw_bytes = 0;
 };
 
 // kInvalidArgument naming the tensor. `first_entry`: how many entries the part has already.
+// `twins`: look for them.
 Result<SavePlan> plan_save(std::span<const SaveItem> items, ParentDedup& parent,
-                           uint64_t first_entry);
+                           uint64_t first_entry, bool twins);
 
 }  // namespace caisson

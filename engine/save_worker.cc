@@ -5,6 +5,8 @@
 #include <stop_token>
 #include <utility>
 
+#include "compression/choose.h"
+
 namespace caisson {
 
 namespace {
@@ -13,6 +15,8 @@ namespace {
 // than kSegmentsMin, one of which is being filled.
 constexpr uint32_t kSegmentsInFlight = 16;
 constexpr uint32_t kSegmentsMin = 4;
+constexpr uint64_t kScratchAlignment = 64;
+constexpr uint64_t kDeltaGainDivisor = 10;  // a delta saves a tenth at least: it costs two reads
 constexpr uint64_t kPieceBytesMax = format::kSegmentBytesMax - format::kBlockBytes;
 
 bool is_block_aligned(uint64_t raw_bytes) { return raw_bytes >= format::kRawAlignedBytesMin; }
@@ -59,7 +63,8 @@ SaveWorker::SaveWorker(ObjectStore& objects, MemoryBudget& budget, SaveShared& s
       trace_(shared.config.trace.get()),
       trace_rows_("save rank " + std::to_string(shared.config.rank) + " worker " +
                   std::to_string(number) + ": "),
-      parent_(shared.config.parent),
+      parent_{ParentDedup(objects, shared.config.parent)},
+      twin_parent_{ParentDedup(objects, shared.config.parent)},
       policy_({.codec = shared.config.codec,
                .cpu = shared.config.codec_cpu / workers,
                .deterministic = shared.config.codec_deterministic}),
@@ -93,21 +98,23 @@ Status SaveWorker::make_buffers(const SavePlan& plan) {
 }
 
 void SaveWorker::run(const SavePlan& plan, SaveBatches& batches, SaveBatches& checks) {
-  selected_ = nullptr;
-  shard_index_ = 0;
+  parent_.selected = twin_parent_.selected = nullptr;
+  run_index_ = 0;
   if (began_.time_since_epoch().count() == 0) began_ = std::chrono::steady_clock::now();
   Status status = make_buffers(plan);
   SaveBatch batch;
   while (status.ok() && batches.claim(batch)) {
-    status = save_batch(plan, batch);
+    batch.pieces.reserve(2 * batch.count);
+    status =
+        for_each_piece(plan, batch, [&](const Piece& piece) { return save_piece(piece, batch); });
     if (status.ok()) batches.finish(std::move(batch));
   }
   // While the last writes are in flight: is the memory what it was when it was read?
   if (status.ok() && shared_.config.memory_check != MemoryCheck::kOff) {
-    shard_index_ = 0;
+    run_index_ = 0;
     status = batches.wait_finished();
     while (status.ok() && checks.claim(batch)) {
-      status = check_batch(plan, batch);
+      status = for_each_piece(plan, batch, [&](const Piece& piece) { return check_piece(piece); });
       if (status.ok()) checks.finish(std::move(batch));
     }
   }
@@ -119,38 +126,42 @@ void SaveWorker::run(const SavePlan& plan, SaveBatches& batches, SaveBatches& ch
   if (!status.ok()) batches.fail(status);
 }
 
-const PlannedShard& SaveWorker::shard_of(const SavePlan& plan, uint64_t work) {
-  const auto holds = [&](const PlannedShard& s) {
-    return work >= s.first_work && work - s.first_work < s.pieces();
+template <typename Visit>
+Status SaveWorker::for_each_piece(const SavePlan& plan, const SaveBatch& batch,
+                                  const Visit& visit) {
+  const auto visit_piece = [&](const PlannedShard& shard, uint64_t i, Role role) {
+    const auto piece = tile(plan, shard, i, role);
+    const Status status = piece.ok() ? visit(*piece) : piece.status();
+    return status.ok() ? status : status.with_context("tensor \"" + shard.record.spec.name + "\"");
   };
-  while (!holds(plan.shards[shard_index_])) ++shard_index_;  // batches come in rising order
-  return plan.shards[shard_index_];
-}
-
-Status SaveWorker::save_batch(const SavePlan& plan, SaveBatch& batch) {
-  batch.chunks.reserve(batch.count);
-  for (uint64_t work = batch.first; work < batch.first + batch.count; ++work) {
+  for (uint64_t unit = batch.first; unit < batch.first + batch.count; ++unit) {
     if (shared_.config.stop.stop_requested()) return cancelled("the save was cancelled");
-    const PlannedShard& shard = shard_of(plan, work);
-    const auto piece = tile(shard, work);
-    const Status status = piece.ok() ? save_piece(*piece, batch) : piece.status();
-    if (!status.ok()) {
-      return status.with_context("tensor \"" + shard.record.spec.name + "\"");
-    }
+    // Batches come in rising order.
+    while (unit - plan.runs[run_index_].first_unit >= plan.runs[run_index_].units) ++run_index_;
+    const PlannedRun& run = plan.runs[run_index_];
+    const uint64_t i = unit - run.first_unit;
+    const Role role = run.twin ? Role::kBase : Role::kAlone;
+    CAISSON_RETURN_IF_ERROR(visit_piece(plan.shards[run.shard], i, role));
+    if (run.twin) CAISSON_RETURN_IF_ERROR(visit_piece(plan.shards[*run.twin], i, Role::kTwin));
   }
   return ok_status();
 }
 
 // 1 tile
-Result<SaveWorker::Piece> SaveWorker::tile(const PlannedShard& shard, uint64_t work) {
-  const Box box = shard.piece(work);
+Result<SaveWorker::Piece> SaveWorker::tile(const SavePlan& plan, const PlannedShard& shard,
+                                           uint64_t i, Role role) {
+  const Box box = shard.piece(i);
   CAISSON_ASSIGN_OR_RETURN(const uint64_t raw_bytes,
                            packed_bytes(box.elements(), shard.record.spec.dtype));
   if (raw_bytes == 0 || raw_bytes > kPieceBytesMax) {
     return invalid_argument("its tile " + to_string(box) + " has " + std::to_string(raw_bytes) +
                             " bytes, a chunk takes 1 to " + std::to_string(kPieceBytesMax));
   }
-  return Piece{.shard = shard, .work = work, .box = box, .raw_bytes = raw_bytes};
+  return Piece{.shard = shard,
+               .role = role,
+               .number = shard.shard().first_entry - plan.first_entry + i,
+               .box = box,
+               .raw_bytes = raw_bytes};
 }
 
 // Stages 2 to 6. What is hashed is what is written: a piece is copied into the segment buffer and
@@ -161,6 +172,7 @@ Status SaveWorker::save_piece(const Piece& piece, SaveBatch& batch) {
   shared_.bytes_left.fetch_sub(piece.raw_bytes, std::memory_order_relaxed);
   batch.raw_bytes += piece.raw_bytes;
   mark_sampled(piece);
+  if (piece.role != Role::kTwin) base_ = {};
   if (piece.raw_bytes <= format::kInlineBytesMax &&
       shared_.part.try_reserve_inline(piece.raw_bytes)) {
     save_inline(piece, batch);
@@ -168,7 +180,7 @@ Status SaveWorker::save_piece(const Piece& piece, SaveBatch& batch) {
   }
   std::optional<PlacedChunk> parent = find_in_parent(piece);
   if (parent && expect_same_ && is_unchanged(piece, parent->entry)) {
-    reuse(std::move(*parent), batch);
+    reuse(piece, std::move(*parent), batch);
     return ok_status();
   }
   return store_piece(piece, std::move(parent), batch);
@@ -184,16 +196,17 @@ void SaveWorker::save_inline(const Piece& piece, SaveBatch& batch) {
   entry.raw_bytes = entry.stored_bytes = static_cast<uint32_t>(piece.raw_bytes);
   entry.id = content_id(digest, piece.dtype().bits);
   entry.pack = format::kPackInline;
-  batch.chunks.push_back({.entry = entry, .parent_pack = nullptr, .own_pack = {}});
+  place(piece, {.entry = entry, .parent_pack = nullptr, .own_pack = {}}, batch);
 }
 
 // The parent's chunk of the same place and size.
 std::optional<PlacedChunk> SaveWorker::find_in_parent(const Piece& piece) {
-  if (selected_ != &piece.shard) {
-    parent_.select(piece.shard.record.spec, piece.shard.shard().box);
-    selected_ = &piece.shard;
+  ParentView& view = parent_of(piece);
+  if (view.selected != &piece.shard) {
+    view.dedup.select(piece.shard.record.spec, piece.shard.shard().box);
+    view.selected = &piece.shard;
   }
-  std::optional<PlacedChunk> parent = parent_.find(piece.box);
+  std::optional<PlacedChunk> parent = view.dedup.find(piece.box);
   if (parent && parent->entry.raw_bytes != piece.raw_bytes) parent.reset();
   return parent;
 }
@@ -214,15 +227,30 @@ std::optional<PlacedChunk> SaveWorker::find_elsewhere(const format::ChunkEntry& 
   return found;
 }
 
+// Where the piece is gathered for encoding: behind its base, if it has one.
+MutableBytes SaveWorker::scratch_for(const Piece& piece) {
+  const uint64_t at = align_up(base_.raw.size(), kScratchAlignment);
+  return scratch_.subspan(at, piece.raw_bytes);
+}
+
 Status SaveWorker::store_piece(const Piece& piece, std::optional<PlacedChunk> parent,
                                SaveBatch& batch) {
-  std::optional<CodecChoice> choice =
-      choose_codec(piece, contiguous_piece(piece.memory(), piece.box, piece.dtype()));
+  // A base has to be gathered whatever its codec, if its twin, of twice the size, fits behind it.
+  const bool keep =
+      piece.role == Role::kBase && 3 * piece.raw_bytes + kScratchAlignment <= scratch_.size();
+  std::optional<PlacedChunk> before;  // what a delta could start from
+  if (may_be_delta(piece)) before = parent;
+  std::optional<CodecChoice> choice;
+  if (!keep && !before && base_.raw.empty()) {
+    choice = choose_codec(piece, contiguous_piece(piece.memory(), piece.box, piece.dtype()));
+  }
   const bool stored_raw = choice && choice->codec == CodecId::kRaw;
-  MutableBytes raw = scratch_.first(piece.raw_bytes);
+  MutableBytes raw;
   if (stored_raw) {
     CAISSON_ASSIGN_OR_RETURN(raw,
                              packs_.reserve(piece.raw_bytes, is_block_aligned(piece.raw_bytes)));
+  } else {
+    raw = scratch_for(piece);
   }
 
   // 2 hash
@@ -238,30 +266,128 @@ Status SaveWorker::store_piece(const Piece& piece, std::optional<PlacedChunk> pa
   if (!parent || !expect_same_) parent = find_elsewhere(entry);
   if (parent) {
     packs_.drop();
-    reuse(std::move(*parent), batch);
+    if (keep) base_ = {.raw = raw, .chunk = *parent};
+    reuse(piece, std::move(*parent), batch);
     return ok_status();
   }
 
   // 4 encode
-  Digest stored = digest;
-  if (!stored_raw) {
-    if (!choice) choice = choose_codec(piece, raw);
-    CAISSON_ASSIGN_OR_RETURN(stored, encode(piece, *choice, raw, digest, entry));
+  Stored stored{.digest = digest};
+  if (stored_raw) {
+    stored.choice = *choice;
+  } else {
+    CAISSON_ASSIGN_OR_RETURN(stored, encode(piece, raw, digest, choice, before, entry));
   }
-  tally_.add(*choice, entry.raw_bytes, entry.stored_bytes);
+  tally_.add(stored.choice, entry.raw_bytes, entry.stored_bytes);
 
   // 5 pack (6 write: the pack writer submits each segment as soon as it is full)
-  packs_.commit(entry, stored);
-  PlacedChunk chunk{.entry = entry, .parent_pack = nullptr, .own_pack = packs_.pack()};
+  packs_.commit(entry, stored.digest);
+  PlacedChunk chunk{.entry = entry,
+                    .parent_pack = nullptr,
+                    .own_pack = packs_.pack(),
+                    .base_pack = stored.base_pack};
   shared_.chunks.add(chunk);
-  batch.chunks.push_back(std::move(chunk));
+  if (keep) base_ = {.raw = raw, .chunk = chunk};
+  place(piece, std::move(chunk), batch);
   return ok_status();
 }
 
-// Into the segment being filled; gives the digest of what was stored. What does not get smaller is
-// stored raw, and `choice` then says so.
-Result<Digest> SaveWorker::encode(const Piece& piece, CodecChoice& choice, Bytes raw,
-                                  const Digest& digest, format::ChunkEntry& entry) {
+// A weight with its master beside it is the master's base, which no delta can be.
+bool SaveWorker::may_be_delta(const Piece& piece) const {
+  return piece.role != Role::kBase && shared_.config.delta && policy_.may_code() &&
+         shared_.config.delta(piece.shard.record.spec.name);
+}
+
+// Into the segment being filled: against a base, if there is one that helps, else by itself.
+Result<SaveWorker::Stored> SaveWorker::encode(const Piece& piece, Bytes raw, const Digest& digest,
+                                              std::optional<CodecChoice> choice,
+                                              const std::optional<PlacedChunk>& before,
+                                              format::ChunkEntry& entry) {
+  CAISSON_ASSIGN_OR_RETURN(const std::optional<Digest> twin, encode_twin(piece, raw, entry));
+  if (twin) return Stored{*twin, {CodecId::kTwin, CodecReason::kBase}};
+  if (before) {
+    CAISSON_ASSIGN_OR_RETURN(const std::optional<Stored> delta,
+                             encode_delta(piece, *before, raw, entry));
+    if (delta) return *delta;
+  }
+  if (!choice) choice = choose_codec(piece, raw);
+  return encode_alone(piece, *choice, raw, digest, entry);
+}
+
+// Against the base that was stored just before; nothing when there is none, or it lies in
+// another pack, or its rounding is not what it is.
+Result<std::optional<Digest>> SaveWorker::encode_twin(const Piece& piece, Bytes raw,
+                                                      format::ChunkEntry& entry) {
+  const format::ChunkEntry& base = base_.chunk.entry;
+  const bool usable = piece.role == Role::kTwin && !base_.raw.empty() &&
+                      base_.chunk.parent_pack == nullptr &&
+                      (base.flags & format::kFlagHasBase) == 0;
+  if (!usable || !policy_.may_code()) return std::optional<Digest>();
+  CAISSON_ASSIGN_OR_RETURN(const MutableBytes to, packs_.reserve(raw.size() / 4 * 3, false));
+  std::optional<Digest> stored;
+  if (packs_.pack() == base_.chunk.own_pack) {
+    const format::BaseRef ref{.id = base.id,
+                              .raw_bytes = base.raw_bytes,
+                              .stored_bytes = base.stored_bytes,
+                              .offset_units = base.offset_units,
+                              .codec = base.codec,
+                              .pack = packs_.pack()};
+    CAISSON_ASSIGN_OR_RETURN(
+        stored, encode_with_base(CodecId::kTwin, piece, raw, ref, base_.raw, to, entry));
+  }
+  if (!stored) packs_.drop();
+  return stored;
+}
+
+// Against the anchor of the chunk that the parent has in this place; nothing unless that is clearly
+// smaller than what it would be by itself. An anchor that cannot be read is no reason to fail.
+Result<std::optional<SaveWorker::Stored>> SaveWorker::encode_delta(const Piece& piece,
+                                                                   const PlacedChunk& before,
+                                                                   Bytes raw,
+                                                                   format::ChunkEntry& entry) {
+  const auto anchor = parent_of(piece).dedup.anchor_of(before);
+  if (!anchor || anchor->ref.raw_bytes != raw.size()) return std::optional<Stored>();
+  const ElementFormat element = element_format(piece.dtype());
+  const Result<Bytes> base = parent_of(piece).dedup.read_anchor(*anchor);
+  if (!base.ok()) return std::optional<Stored>();
+  const uint64_t alone = planes_bytes(element, raw);
+  CAISSON_ASSIGN_OR_RETURN(const MutableBytes to,
+                           packs_.reserve(alone - alone / kDeltaGainDivisor, false));
+  CAISSON_ASSIGN_OR_RETURN(
+      const std::optional<Digest> digest,
+      encode_with_base(CodecId::kDelta, piece, raw, anchor->ref, *base, to, entry));
+  if (digest) {
+    return std::optional(Stored{*digest, {CodecId::kDelta, CodecReason::kBase}, anchor->pack});
+  }
+  packs_.drop();
+  return std::optional<Stored>();
+}
+
+Result<std::optional<Digest>> SaveWorker::encode_with_base(CodecId id, const Piece& piece,
+                                                           Bytes raw, const format::BaseRef& ref,
+                                                           Bytes base, MutableBytes to,
+                                                           format::ChunkEntry& entry) {
+  if (to.size() <= format::kBaseRefBytes) return std::optional<Digest>();
+  const CodingTime time(policy_, shared_.config.codec_cpu >= 0, began_);
+  const TraceSpan span(trace_, encode_row_, to_string(CodecReason::kBase).data(), raw.size());
+  CAISSON_ASSIGN_OR_RETURN(const Codec* codec, find_codec(static_cast<uint8_t>(id)));
+  CAISSON_ASSIGN_OR_RETURN(const size_t bytes,
+                           codec->encode(codec_context_, element_format(piece.dtype()), raw, base,
+                                         to.subspan(format::kBaseRefBytes)));
+  if (bytes == 0) return std::optional<Digest>();
+  ByteWriter header;
+  format::put_base_ref(header, ref);
+  std::ranges::copy(header.bytes(), to.begin());
+  entry.codec = static_cast<uint8_t>(id);
+  entry.flags = format::kFlagHasBase;
+  entry.stored_bytes = static_cast<uint32_t>(format::kBaseRefBytes + bytes);
+  return std::optional(digest_of(to.first(entry.stored_bytes)));
+}
+
+// What does not get smaller is stored raw.
+Result<SaveWorker::Stored> SaveWorker::encode_alone(const Piece& piece, CodecChoice choice,
+                                                    Bytes raw, const Digest& digest,
+                                                    format::ChunkEntry& entry) {
   if (choice.codec != CodecId::kRaw) {
     CAISSON_ASSIGN_OR_RETURN(const MutableBytes to, packs_.reserve(raw.size(), false));
     const CodingTime time(policy_, shared_.config.codec_cpu >= 0, began_);
@@ -273,7 +399,7 @@ Result<Digest> SaveWorker::encode(const Piece& piece, CodecChoice& choice, Bytes
     if (bytes > 0) {
       entry.codec = static_cast<uint8_t>(choice.codec);
       entry.stored_bytes = static_cast<uint32_t>(bytes);
-      return digest_of(to.first(bytes));
+      return Stored{digest_of(to.first(bytes)), choice};
     }
     packs_.drop();
     choice = {CodecId::kRaw, CodecReason::kNotSmaller};
@@ -281,7 +407,7 @@ Result<Digest> SaveWorker::encode(const Piece& piece, CodecChoice& choice, Bytes
   CAISSON_ASSIGN_OR_RETURN(const MutableBytes to,
                            packs_.reserve(raw.size(), is_block_aligned(raw.size())));
   std::ranges::copy(raw, to.begin());
-  return digest;
+  return Stored{digest, choice};
 }
 
 // Tells the policy first what the pack writer met since the last piece.
@@ -304,20 +430,25 @@ std::optional<Digest> SaveWorker::hash_in_place(const Piece& piece) {
   return digest_in_place(piece.memory(), piece.box, piece.dtype());
 }
 
-void SaveWorker::reuse(PlacedChunk chunk, SaveBatch& batch) {
+void SaveWorker::place(const Piece& piece, PlacedChunk chunk, SaveBatch& batch) {
+  const uint64_t entry = shared_.first_entry + piece.number;
+  batch.pieces.push_back({.entry = entry, .chunk = std::move(chunk)});
+}
+
+void SaveWorker::reuse(const Piece& piece, PlacedChunk chunk, SaveBatch& batch) {
   batch.deduplicated_bytes += chunk.entry.raw_bytes;
-  batch.chunks.push_back(std::move(chunk));
+  place(piece, std::move(chunk), batch);
 }
 
 // Before the piece is read, so that no later change is missed.
 void SaveWorker::mark_sampled(const Piece& piece) {
   if (shared_.config.memory_check != MemoryCheck::kSampled) return;
-  shared_.marks[piece.work] = sample_of(piece.memory(), piece.box, piece.dtype());
+  shared_.marks[piece.number] = sample_of(piece.memory(), piece.box, piece.dtype());
 }
 
 void SaveWorker::mark_digest(const Piece& piece, const Digest& digest) {
   if (shared_.config.memory_check != MemoryCheck::kFull) return;
-  shared_.marks[piece.work] = mark_of(digest);
+  shared_.marks[piece.number] = mark_of(digest);
 }
 
 uint64_t SaveWorker::mark_now(const Piece& piece) {
@@ -328,18 +459,12 @@ uint64_t SaveWorker::mark_now(const Piece& piece) {
   return mark_of(copy_hashed(piece, scratch_.first(piece.raw_bytes), CopyStores::kCached));
 }
 
-Status SaveWorker::check_batch(const SavePlan& plan, const SaveBatch& batch) {
+Status SaveWorker::check_piece(const Piece& piece) {
   const TraceSpan span(trace_, check_row_, "look again");
-  for (uint64_t work = batch.first; work < batch.first + batch.count; ++work) {
-    const PlannedShard& shard = shard_of(plan, work);
-    CAISSON_ASSIGN_OR_RETURN(const Piece piece, tile(shard, work));
-    if (mark_now(piece) == shared_.marks[work]) continue;
-    return invalid_argument("tensor \"" + shard.record.spec.name + "\": its memory changed, in " +
-                            to_string(piece.box) +
-                            ", before the save had read everything; leave lent memory alone until "
-                            "then, or save with `stage`");
-  }
-  return ok_status();
+  if (mark_now(piece) == shared_.marks[piece.number]) return ok_status();
+  return invalid_argument("its memory changed, in " + to_string(piece.box) +
+                          ", before the save had read everything; leave lent memory alone until "
+                          "then, or save with `stage`");
 }
 
 }  // namespace caisson

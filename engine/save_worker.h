@@ -27,7 +27,9 @@ struct SaveShared {
   std::unique_ptr<StoreDedup> store_dedup;  // null without hints
   SaveChunks chunks{};
   std::atomic<uint64_t> bytes_left{0};  // expected, not yet through stage 5
-  std::vector<uint64_t> marks{};        // of this put: what each piece's memory was like when read
+  // Of this put: the entry of its first piece, and what each piece's memory was like when read.
+  uint64_t first_entry = 0;
+  std::vector<uint64_t> marks{};
 };
 
 class SaveWorker {
@@ -38,16 +40,20 @@ class SaveWorker {
   // Saves batches until none is left, then looks again at the memory of `checks`; `batches` hears
   // of a failure. On return nothing is in flight and no memory is held.
   void run(const SavePlan& plan, SaveBatches& batches, SaveBatches& checks);
-  ParentDedup& parent() { return parent_; }
-  const Status& parent_error() const { return parent_.error(); }
+  ParentDedup& parent() { return parent_.dedup; }
+  const Status& parent_error() const {
+    return parent_.dedup.error().ok() ? twin_parent_.dedup.error() : parent_.dedup.error();
+  }
   PackWriter& packs() { return packs_; }
   const CodecTally& tally() const { return tally_; }
 
  private:
+  enum class Role : uint8_t { kAlone, kBase, kTwin };
   // Stage 1's result: a piece of lent memory on its way.
   struct Piece {
     const PlannedShard& shard;
-    uint64_t work;  // its number in the put
+    Role role;
+    uint64_t number;  // in the put
     Box box;
     uint64_t raw_bytes;
 
@@ -55,26 +61,60 @@ class SaveWorker {
     const BoxMemory& memory() const { return shard.memory; }
   };
 
-  Status make_buffers(const SavePlan& plan);
-  const PlannedShard& shard_of(const SavePlan& plan, uint64_t work);
+  // The parent, turned to the pieces of one shard.
+  struct ParentView {
+    ParentDedup dedup;
+    const PlannedShard* selected = nullptr;
+  };
+  // What stage 4 made of a piece.
+  struct Stored {
+    Digest digest{};  // of the stored form
+    CodecChoice choice{};
+    const format::SealedRef* base_pack = nullptr;  // of a delta
+  };
+  // What the twin that comes next may be encoded against: the piece before it, if that was stored.
+  struct Base {
+    Bytes raw{};  // in scratch_; empty: there is none
+    PlacedChunk chunk{};
+  };
 
-  Status save_batch(const SavePlan& plan, SaveBatch& batch);
-  static Result<Piece> tile(const PlannedShard& shard, uint64_t work);
+  Status make_buffers(const SavePlan& plan);
+  // Calls `visit` with every piece of the batch, in order.
+  template <typename Visit>
+  Status for_each_piece(const SavePlan& plan, const SaveBatch& batch, const Visit& visit);
+
+  static Result<Piece> tile(const SavePlan& plan, const PlannedShard& shard, uint64_t i, Role role);
   Status save_piece(const Piece& piece, SaveBatch& batch);
   void save_inline(const Piece& piece, SaveBatch& batch);
+  ParentView& parent_of(const Piece& piece) {
+    return piece.role == Role::kTwin ? twin_parent_ : parent_;
+  }
   std::optional<PlacedChunk> find_in_parent(const Piece& piece);
   bool is_unchanged(const Piece& piece, const format::ChunkEntry& parent);
   std::optional<PlacedChunk> find_elsewhere(const format::ChunkEntry& entry);
   Status store_piece(const Piece& piece, std::optional<PlacedChunk> parent, SaveBatch& batch);
+  MutableBytes scratch_for(const Piece& piece);
   std::optional<CodecChoice> choose_codec(const Piece& piece, Bytes raw);
-  Result<Digest> encode(const Piece& piece, CodecChoice& choice, Bytes raw, const Digest& digest,
+  bool may_be_delta(const Piece& piece) const;
+  Result<Stored> encode(const Piece& piece, Bytes raw, const Digest& digest,
+                        std::optional<CodecChoice> choice, const std::optional<PlacedChunk>& before,
                         format::ChunkEntry& entry);
-  void reuse(PlacedChunk chunk, SaveBatch& batch);
+  Result<std::optional<Digest>> encode_twin(const Piece& piece, Bytes raw,
+                                            format::ChunkEntry& entry);
+  Result<std::optional<Stored>> encode_delta(const Piece& piece, const PlacedChunk& before,
+                                             Bytes raw, format::ChunkEntry& entry);
+  Result<Stored> encode_alone(const Piece& piece, CodecChoice choice, Bytes raw,
+                              const Digest& digest, format::ChunkEntry& entry);
+  Result<std::optional<Digest>> encode_with_base(CodecId codec, const Piece& piece, Bytes raw,
+                                                 const format::BaseRef& ref, Bytes base,
+                                                 MutableBytes to, format::ChunkEntry& entry);
+  void place(const Piece& piece, PlacedChunk chunk, SaveBatch& batch);
+  void reuse(const Piece& piece, PlacedChunk chunk, SaveBatch& batch);
 
   // Is the memory what it was when it was read? `mark_*` note what it was like.
   void mark_sampled(const Piece& piece);
   void mark_digest(const Piece& piece, const Digest& digest);
-  Status check_batch(const SavePlan& plan, const SaveBatch& batch);
+  Status check_piece(const Piece& piece);
   uint64_t mark_now(const Piece& piece);
 
   // The digest of a piece that is copied to `to` on the way.
@@ -88,7 +128,7 @@ class SaveWorker {
   Trace* const trace_;
   const std::string trace_rows_;  // what the rows of this worker begin with
   uint32_t hash_row_ = 0, encode_row_ = 0, check_row_ = 0;
-  ParentDedup parent_;
+  ParentView parent_, twin_parent_;  // twins apart: their pieces come in turn with their bases'
   CodecContext codec_context_;
   CodecPolicy policy_;
   CodecTally tally_;
@@ -96,9 +136,9 @@ class SaveWorker {
   std::chrono::steady_clock::time_point began_{};
   BufferPool pool_;  // outlives the packs' ring
   PackWriter packs_;
-  MutableBytes scratch_;  // the raw bytes of a piece that is about to be encoded
-  const PlannedShard* selected_ = nullptr;
-  size_t shard_index_ = 0;
+  MutableBytes scratch_;  // the raw bytes of a piece that is about to be encoded, and its base's
+  Base base_;
+  size_t run_index_ = 0;
   bool expect_same_ = true;  // the last piece compared was unchanged
 };
 

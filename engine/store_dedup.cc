@@ -50,10 +50,8 @@ Result<StoreDedup::KnownPack> StoreDedup::read_footer(const format::ObjectRef& p
   KnownPack known{.sealed = {.object = pack, .bytes = bytes, .digest = decoded.digest}};
   for (const format::Segment& segment : decoded.segments) {
     for (const format::ChunkEntry& entry : segment.entries) {
-      // The pack of a base does not show in the entry, so it could not be listed in our root.
-      if ((entry.flags & format::kFlagHasBase) == 0) {
-        known.by_offset.emplace(entry.offset_units, entry);
-      }
+      // The pack of a delta's base does not show in the entry, so our root could not list it.
+      if (is_whole_in_its_pack(entry)) known.by_offset.emplace(entry.offset_units, entry);
     }
   }
   return known;

@@ -46,7 +46,7 @@ class StoreDedup {
  private:
   struct KnownPack {
     format::SealedRef sealed;
-    std::unordered_map<uint32_t, format::ChunkEntry> by_offset;  // of chunks without a base
+    std::unordered_map<uint32_t, format::ChunkEntry> by_offset;  // of those whole in the pack
   };
   // Null for a pack whose footer could not be read or is not sound.
   const KnownPack* look_into(const format::ObjectRef& pack) CAISSON_REQUIRES(mutex_);

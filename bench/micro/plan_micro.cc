@@ -31,8 +31,8 @@ void save_plan(benchmark::State& state) {
     shard.data = bytes.data();
   }
   for (auto _ : state) {
-    ParentDedup parent(nullptr);
-    auto plan = plan_save(items, parent, 0);
+    ParentDedup parent;
+    auto plan = plan_save(items, parent, 0, false);
     if (!plan.ok()) return state.SkipWithError("no plan");
     benchmark::DoNotOptimize(plan->pieces);
   }

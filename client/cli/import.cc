@@ -25,10 +25,24 @@ constexpr uint32_t kRanksMax = 1024;
 SaveOptions options_of_task(const Json& task) {
   SaveOptions options;
   options.codec = task.value("codec", options.codec);
+  options.delta = task.value("delta", options.delta);
+  options.codec_cpu = task.value("codec_cpu", options.codec_cpu);
   options.dedup = task.value("dedup", options.dedup);
   options.base = task.value("base", options.base);
   options.workers = task.value("workers", options.workers);
   return options;
+}
+
+Json codecs_json(const std::vector<CodecUse>& uses) {
+  Json list = Json::array();
+  for (const CodecUse& use : uses) {
+    list.push_back({{"codec", use.codec},
+                    {"reason", use.reason},
+                    {"chunks", use.chunks},
+                    {"raw_bytes", use.raw_bytes},
+                    {"stored_bytes", use.stored_bytes}});
+  }
+  return list;
 }
 
 class ImportCommand final : public Command {
@@ -43,6 +57,12 @@ class ImportCommand final : public Command {
         ->check(CLI::Range(1U, kRanksMax));
     app.add_option("--codec", options_.codec, "raw, zstd, planes, entropy or auto")
         ->check(CLI::IsMember({"raw", "zstd", "planes", "entropy", "auto"}));
+    app.add_option("--codec-cpu", options_.codec_cpu,
+                   "Cores that auto may spend on coding, such as 0.25; by default as much as helps")
+        ->check(CLI::NonNegativeNumber);
+    app.add_option(
+        "--delta", options_.delta,
+        "Glob: store these as their difference from the earlier checkpoint, where smaller");
     app.add_option("--base", options_.base, "Checkpoint to share unchanged data with: run/step");
     app.add_flag("--no-dedup", no_dedup_, "Store everything again");
     app.add_flag("--overwrite", options_.overwrite, "Replace a checkpoint of this name");
@@ -101,26 +121,27 @@ class ImportCommand final : public Command {
 
   Result<SaveReport> write_and_commit(Store& store, const std::string& ticket,
                                       const ImportPlan& plan, const Session& session) {
-    std::string warning;
-    auto parts = ranks_ == 1 ? write_here(store, ticket, plan, warning)
+    SaveReport written;  // by this process
+    auto parts = ranks_ == 1 ? write_here(store, ticket, plan, written)
                              : write_by_ranks(ticket, plan, session);
     if (!parts.ok()) return parts.status();
     CAISSON_RETURN_IF_ERROR(plan.check_unchanged());
     if (options_.stop.stop_requested()) return cancelled("the import was cancelled");
     CAISSON_ASSIGN_OR_RETURN(SaveReport report,
                              store.commit_save(ticket, ranks_, *parts, options_));
-    report.warning = warning;
+    report.warning = written.warning;
+    report.codecs = written.codecs;
     return report;
   }
 
   Result<std::vector<SealedPart>> write_here(Store& store, const std::string& ticket,
-                                             const ImportPlan& plan, std::string& warning) {
+                                             const ImportPlan& plan, SaveReport& written) {
     const ImportSlice slice = plan.slice(0, 1);
     CAISSON_ASSIGN_OR_RETURN(const std::unique_ptr<SaveTransaction> transaction,
                              store.join_save(ticket, 0, options_));
     CAISSON_RETURN_IF_ERROR(transaction->put(slice.input()));
     CAISSON_ASSIGN_OR_RETURN(SealedPart part, transaction->seal());
-    warning = transaction->report().warning;
+    written = transaction->report();
     return std::vector<SealedPart>{std::move(part)};
   }
 
@@ -134,6 +155,8 @@ class ImportCommand final : public Command {
                        {"ranks", ranks_},
                        {"sources", sources_},
                        {"codec", options_.codec},
+                       {"codec_cpu", options_.codec_cpu},
+                       {"delta", options_.delta},
                        {"dedup", options_.dedup},
                        {"base", options_.base},
                        {"workers", options_.workers},
@@ -167,6 +190,7 @@ class ImportCommand final : public Command {
                   {"raw_bytes", report.raw_bytes},
                   {"deduplicated_bytes", report.deduplicated_bytes},
                   {"stored_bytes", report.stored_bytes},
+                  {"codecs", codecs_json(report.codecs)},
                   {"seconds", seconds}});
       return;
     }
@@ -176,6 +200,10 @@ class ImportCommand final : public Command {
         printable(report.name), report.tensors, human_bytes(report.raw_bytes), ranks_,
         ranks_ == 1 ? "" : "s", human_seconds(seconds), human_rate(report.raw_bytes, seconds),
         human_bytes(report.deduplicated_bytes), human_bytes(report.stored_bytes));
+    for (const CodecUse& use : report.codecs) {
+      fmt::print("  {} stored as {} by codec {} ({})\n", human_bytes(use.raw_bytes),
+                 human_bytes(use.stored_bytes), use.codec, use.reason);
+    }
   }
 
   std::string store_;

@@ -11,6 +11,7 @@ reader=("$python" "$source/tests/format/reader.py")
 
 "$python" "$source/tests/format/bases.py"  # the specification's own examples
 "${reader[@]}" "$golden/store" check "$golden/expected.json"
+"${reader[@]}" "$source/tests/golden/coded/store" check "$source/tests/golden/coded/expected.json"
 
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "caisson/store.h"
+#include "tests/golden/golden_coded.h"
 #include "tests/golden/golden_tensors.h"
 #include "tests/support/temp_dir.h"
 
@@ -90,6 +91,27 @@ TEST_F(Golden, NewSavesFollow) {
   ASSERT_TRUE(save.ok()) << save.status().to_string();
   ASSERT_TRUE(save->wait().ok()) << save->wait().to_string();
   EXPECT_EQ(save->report().stored_bytes, 0u);  // it is what golden/2 has
+}
+
+// Every codec, those with a base too.
+TEST(GoldenCoded, RestoresEveryByte) {
+  const TempDir dir;
+  fs::copy(fs::path(CAISSON_SOURCE_DIR) / "tests/golden/coded/store", dir / "store",
+           fs::copy_options::recursive);
+  auto store = Store::open(dir / "store", {.create = false});
+  ASSERT_TRUE(store.ok()) << store.status().to_string();
+  for (const GoldenCheckpoint& checkpoint : coded_checkpoints()) {
+    for (const GoldenTensor& tensor : checkpoint.tensors) {  // one by one: bases are read for them
+      ByteVector restored(tensor.bytes.size());
+      const TensorTarget target{.name = tensor.spec.name,
+                                .box = Box::whole(tensor.spec.shape),
+                                .data = restored.data(),
+                                .strides_bytes = {}};
+      const Status status = (*store)->restore(checkpoint.name, {&target, 1});
+      ASSERT_TRUE(status.ok()) << status.to_string();
+      EXPECT_EQ(restored, tensor.bytes) << checkpoint.name << " " << tensor.spec.name;
+    }
+  }
 }
 
 }  // namespace

@@ -1,15 +1,17 @@
-// Makes the golden store of a format version: make_golden STORE RAW_DIRECTORY. Uuids, clock and the
+// Makes a golden store: make_golden v1|coded STORE RAW_DIRECTORY. Uuids, clock and the
 // writer that log records name are fixed. Run once for a version and commit what it wrote: a golden
 // store is never made again (README.md).
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <string_view>
 
 #include "client/open_store.h"
 #include "engine/format/log_record.h"
 #include "io/object_dir.h"
 #include "io/posix_file_system.h"
+#include "tests/golden/golden_coded.h"
 #include "tests/golden/golden_tensors.h"
 #include "tests/support/seeded.h"
 
@@ -30,7 +32,7 @@ T require(Result<T> result) {
   return std::move(result).value();
 }
 
-void save_whole(Store& store, const GoldenCheckpoint& checkpoint) {
+void save_whole(Store& store, const GoldenCheckpoint& checkpoint, const SaveOptions& options) {
   std::vector<TensorShard> tensors;
   std::vector<BlobView> blobs;
   std::vector<Alias> aliases;
@@ -47,8 +49,6 @@ void save_whole(Store& store, const GoldenCheckpoint& checkpoint) {
                          .replica = {}});
     }
   }
-  SaveOptions options;
-  options.metadata_json = R"({"golden": 1})";
   PendingSave save = require(store.save(
       checkpoint.name, {.tensors = tensors, .blobs = blobs, .aliases = aliases}, options));
   require(save.wait());
@@ -115,8 +115,9 @@ void rename_writers(const std::filesystem::path& store) {
   }
 }
 
-void dump_raw(const std::filesystem::path& directory) {
-  for (const GoldenCheckpoint& checkpoint : testing::golden_checkpoints()) {
+void dump_raw(const std::filesystem::path& directory,
+              const std::vector<GoldenCheckpoint>& checkpoints) {
+  for (const GoldenCheckpoint& checkpoint : checkpoints) {
     for (const GoldenTensor& tensor : checkpoint.tensors) {
       Bytes bytes = tensor.bytes;
       for (const GoldenTensor& other : checkpoint.tensors) {
@@ -132,29 +133,47 @@ void dump_raw(const std::filesystem::path& directory) {
 
 }  // namespace
 
+namespace {
+
+void make_v1(Store& store, const std::vector<GoldenCheckpoint>& checkpoints) {
+  const SaveOptions options{.metadata_json = R"({"golden": 1})"};
+  GoldenCheckpoint pruned = checkpoints[0];
+  pruned.name = "golden/0";
+  pruned.tensors.resize(1);
+  save_whole(store, pruned, options);
+  save_whole(store, checkpoints[0], options);
+  save_whole(store, checkpoints[1], options);
+  require(store.remove("golden/0"));
+  save_sharded(store, checkpoints[2]);
+}
+
+// Every codec.
+void make_coded(Store& store, const std::vector<GoldenCheckpoint>& checkpoints) {
+  save_whole(store, checkpoints[0], {.codec_deterministic = true});
+  save_whole(store, checkpoints[1], {.codec = "entropy"});
+  save_whole(store, checkpoints[2], {.codec_deterministic = true, .delta = "*"});
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::fprintf(stderr, "usage: make_golden STORE RAW_DIRECTORY\n");
+  const std::string_view which = argc == 4 ? argv[1] : "";
+  if (which != "v1" && which != "coded") {
+    std::fprintf(stderr, "usage: make_golden v1|coded STORE RAW_DIRECTORY\n");
     return 2;
   }
+  const std::vector<GoldenCheckpoint> checkpoints =
+      which == "v1" ? testing::golden_checkpoints() : testing::coded_checkpoints();
   SeededUuids uuids(1);
   FixedClock clock;
   {
     const std::shared_ptr<FileSystem> files = require(make_posix_file_system());
     const std::unique_ptr<Store> store =
-        require(open_store(make_object_dir(files, std::filesystem::absolute(argv[1]), uuids), uuids,
+        require(open_store(make_object_dir(files, std::filesystem::absolute(argv[2]), uuids), uuids,
                            clock, StoreOptions{}));
-    const std::vector<GoldenCheckpoint> checkpoints = testing::golden_checkpoints();
-    GoldenCheckpoint pruned = checkpoints[0];
-    pruned.name = "golden/0";
-    pruned.tensors.resize(1);
-    save_whole(*store, pruned);
-    save_whole(*store, checkpoints[0]);
-    save_whole(*store, checkpoints[1]);
-    require(store->remove("golden/0"));
-    save_sharded(*store, checkpoints[2]);
+    which == "v1" ? make_v1(*store, checkpoints) : make_coded(*store, checkpoints);
   }
-  rename_writers(argv[1]);
-  dump_raw(argv[2]);
+  rename_writers(argv[2]);
+  dump_raw(argv[3], checkpoints);
   return 0;
 }

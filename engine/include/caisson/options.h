@@ -65,6 +65,11 @@ struct SaveOptions {
   double codec_cpu = -1;
   // "auto" goes by the bytes alone, not by device and clock: equal input gives equal packs.
   bool codec_deterministic = false;
+  // Glob over tensor names: chunks of these are stored as their difference from the checkpoint that
+  // the save is compared with, where that is clearly smaller. Pays for bf16 weights that change
+  // little between saves. Each save reads what it takes the difference from, and keeps its packs
+  // alive. Only with "auto". Empty: none.
+  std::string delta{};
   // Compare with the run's latest checkpoint, tile by tile, and store only what changed.
   bool dedup = true;
   // Another checkpoint to compare with, "run/step": for a fork. Empty: the run's latest.

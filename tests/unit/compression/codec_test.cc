@@ -83,16 +83,26 @@ TEST(Codec, ZstdTakesExactlyOneFrameOfTheRightSize) {
   EXPECT_TRUE(zstd.decode(context, {}, stored, {}, out).ok());
 }
 
-TEST(Choose, FloatsAndNoiseAreRawTextIsZstd) {
+TEST(Choose, NoiseIsRawTextIsZstdNumbersArePlanes) {
   CodecContext context;
   const ElementFormat bytes{.code = 1, .bits = 8}, bf16{.code = 4, .bits = 16};
   const ByteVector text = compressible(1 << 20), noise = random_bytes(1 << 20);
   EXPECT_EQ(choose_codec(context, bytes, text), CodecId::kZstd);
-  EXPECT_EQ(choose_codec(context, bf16, text), CodecId::kRaw);
+  EXPECT_EQ(choose_codec(context, bf16, noise), CodecId::kRaw);
+  EXPECT_EQ(choose_codec(context, {.code = 17, .bits = 4}, text), CodecId::kRaw);
   EXPECT_EQ(choose_codec(context, bytes, noise), CodecId::kRaw);
   EXPECT_EQ(choose_codec(context, bytes, Bytes(text).first(100)), CodecId::kRaw);
   EXPECT_EQ(choose_codec(context, bytes, Bytes(text).first(1000)), CodecId::kZstd);
   EXPECT_EQ(choose_codec(context, bytes, {}), CodecId::kRaw);
+  EXPECT_EQ(choose_codec(context, bf16, {}), CodecId::kRaw);
+
+  ByteVector numbers = noise;  // bf16 of like magnitudes
+  for (size_t at = 1; at < numbers.size(); at += 2) numbers[at] &= std::byte{0x81};
+  for (size_t at = 1; at < numbers.size(); at += 2) numbers[at] |= std::byte{0x3c};
+  EXPECT_EQ(choose_codec(context, bf16, numbers), CodecId::kBitPlanes);
+  // Rows that were never touched.
+  std::fill(numbers.begin() + (1 << 18), numbers.begin() + 3 * (1 << 18), std::byte{0});
+  EXPECT_EQ(choose_codec(context, bf16, numbers), CodecId::kZstd);
 }
 
 }  // namespace

@@ -300,7 +300,7 @@ TEST_F(SavePartsTest, BatchesComeBackInOrder) {
   EXPECT_TRUE(order.empty());
   batches.finish(std::move(first));
   EXPECT_EQ(order,
-            (std::vector<uint64_t>{0, SaveBatches::kBatchPieces, 2 * SaveBatches::kBatchPieces}));
+            (std::vector<uint64_t>{0, SaveBatches::kBatchUnits, 2 * SaveBatches::kBatchUnits}));
   {
     std::vector<std::jthread> workers;
     for (int i = 0; i < 4; ++i) {
@@ -311,7 +311,7 @@ TEST_F(SavePartsTest, BatchesComeBackInOrder) {
     }
   }
   EXPECT_TRUE(batches.status().ok());
-  EXPECT_EQ(order.size(), 100'000 / SaveBatches::kBatchPieces);
+  EXPECT_EQ(order.size(), 100'000 / SaveBatches::kBatchUnits);
   EXPECT_TRUE(std::ranges::is_sorted(order));
 }
 
