@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <set>
 
@@ -10,10 +11,15 @@
 #include "client/cli/store_access.h"
 #include "client/cli/text.h"
 #include "client/glob.h"
+#include "compression/codec.h"
 #include "engine/live_read.h"
 
 namespace caisson::cli {
 namespace {
+
+struct CodecCount {
+  uint64_t chunks = 0, raw_bytes = 0, stored_bytes = 0;
+};
 
 struct ShownTensor {
   std::string name;
@@ -24,6 +30,7 @@ struct ShownTensor {
   uint64_t raw_bytes = 0;
   uint64_t stored_bytes = 0;
   uint64_t chunks = 0;
+  std::map<std::string, CodecCount> codecs;  // by name; "inline" for what lies in a part
   std::set<uint32_t> ranks;
 };
 
@@ -34,6 +41,26 @@ struct Node {
   char separator = '.';  // in front of the name of this node
   uint64_t tensors = 0, raw_bytes = 0, stored_bytes = 0;
 };
+
+std::string codec_of(const format::ChunkEntry& entry) {
+  if (entry.pack == format::kPackInline) return "inline";
+  const auto codec = find_codec(entry.codec);
+  return codec.ok() ? std::string((*codec)->name()) : "codec " + std::to_string(entry.codec);
+}
+
+// "twin 90%, planes 10%", by raw bytes.
+std::string codec_mix(const ShownTensor& tensor) {
+  std::vector<std::pair<uint64_t, std::string>> shares;
+  for (const auto& [name, count] : tensor.codecs) shares.emplace_back(count.raw_bytes, name);
+  std::sort(shares.begin(), shares.end(), std::greater<>());
+  if (shares.size() == 1) return shares.front().second;
+  std::string mix;
+  for (const auto& [bytes, name] : shares) {
+    if (!mix.empty()) mix += ", ";
+    mix += name + " " + percent(bytes, tensor.raw_bytes);
+  }
+  return mix;
+}
 
 // "0-3, 5"
 std::string ranges(const std::set<uint32_t>& ranks) {
@@ -56,6 +83,7 @@ Result<ShownTensor> show_record(Manifest& manifest, const TensorRecord& record) 
                     .dtype = dtype_name(record.spec.dtype),
                     .shape = record.spec.shape,
                     .alias_of = record.alias_of,
+                    .codecs = {},
                     .ranks = {}};
   for (const ShardRecord& shard : record.shards) {
     shown.ranks.insert(manifest.root().parts[shard.part].rank);
@@ -66,6 +94,10 @@ Result<ShownTensor> show_record(Manifest& manifest, const TensorRecord& record) 
       shown.raw_bytes += entry.raw_bytes;
       shown.stored_bytes += entry.stored_bytes;
       ++shown.chunks;
+      CodecCount& count = shown.codecs[codec_of(entry)];
+      ++count.chunks;
+      count.raw_bytes += entry.raw_bytes;
+      count.stored_bytes += entry.stored_bytes;
     }
   }
   return shown;
@@ -152,6 +184,13 @@ class ShowCommand final : public Command {
                    {"raw_bytes", tensor.raw_bytes}, {"stored_bytes", tensor.stored_bytes},
                    {"chunks", tensor.chunks},       {"ranks", tensor.ranks}};
       if (!tensor.alias_of.empty()) item["alias_of"] = tensor.alias_of;
+      Json codecs = Json::object();
+      for (const auto& [name, count] : tensor.codecs) {
+        codecs[name] = {{"chunks", count.chunks},
+                        {"raw_bytes", count.raw_bytes},
+                        {"stored_bytes", count.stored_bytes}};
+      }
+      item["codecs"] = std::move(codecs);
       list.push_back(std::move(item));
     }
     const format::Root& root = manifest.root();
@@ -176,12 +215,13 @@ class ShowCommand final : public Command {
             tensor.kind == "tensor" ? to_string(tensor.shape) : "",
             alias ? "" : human_bytes(tensor.raw_bytes),
             alias ? "" : human_bytes(tensor.stored_bytes),
+            codec_mix(tensor),
             ranges(tensor.ranks)};
   }
 
   static Table make_table() {
-    return Table({"NAME", "TYPE", "SHAPE", "SIZE", "STORED", "RANKS"},
-                 {false, false, false, true, true, false});
+    return Table({"NAME", "TYPE", "SHAPE", "SIZE", "STORED", "CODECS", "RANKS"},
+                 {false, false, false, true, true, false, false});
   }
 
   static void print_flat(const std::vector<ShownTensor>& tensors) {
@@ -195,7 +235,7 @@ class ShowCommand final : public Command {
     for (const ShownTensor& tensor : tensors) insert(root, tensor);
     Table table = make_table();
     table.add({printable(checkpoint.name()), "", fmt::format("{} tensors", root.tensors),
-               human_bytes(root.raw_bytes), human_bytes(root.stored_bytes), ""});
+               human_bytes(root.raw_bytes), human_bytes(root.stored_bytes), "", ""});
     add_children(root, 1, table);
     table.print();
   }
@@ -218,7 +258,7 @@ class ShowCommand final : public Command {
       if (child->tensor != nullptr) table.add(cells(label, *child->tensor));
       if (child->children.empty()) continue;
       table.add({label, "", fmt::format("{} tensors", child->tensors),
-                 human_bytes(child->raw_bytes), human_bytes(child->stored_bytes), ""});
+                 human_bytes(child->raw_bytes), human_bytes(child->stored_bytes), "", ""});
       if (level < depth_) add_children(*child, level + 1, table);
     }
   }
