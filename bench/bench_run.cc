@@ -21,10 +21,11 @@ constexpr uint64_t kMemoryReserve = 512u << 20;  // beside tensors: staging, lim
 
 bool measures_write(Group group) {
   return group == Group::kSave || group == Group::kEngines || group == Group::kRanks ||
-         group == Group::kLarge;
+         group == Group::kLarge || group == Group::kState;
 }
 bool measures_read(Group group) {
-  return group == Group::kRestore || group == Group::kRanks || group == Group::kFind;
+  return group == Group::kRestore || group == Group::kRanks || group == Group::kFind ||
+         group == Group::kStateRestore;
 }
 
 // What the kernel thinks can be had without swapping; 0 where it does not say.

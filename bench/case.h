@@ -60,6 +60,7 @@ struct BenchOptions {
   std::vector<std::string> cases;         // names, "quick" or "all"
   uint64_t bytes = 2ull << 30;            // of tensors in most cases
   uint64_t large_bytes = 8ull << 30;      // of the one tensor of save-large
+  std::string state;                      // safetensors file of a training state; may be empty
   uint64_t store_bytes = 19200ull << 20;  // of the store that find reads one tensor of
   uint32_t rounds = 9;                    // after one that warms up and does not count
   double settle_seconds = 1.0;            // after deletions, which go on hurting the device
@@ -85,7 +86,18 @@ class Case {
 };
 
 // Cases of one group share rounds, tensors and limits.
-enum class Group : uint8_t { kSave, kRestore, kEngines, kRanks, kLarge, kFind, kAsync, kGrowth };
+enum class Group : uint8_t {
+  kSave,
+  kRestore,
+  kEngines,
+  kRanks,
+  kLarge,
+  kFind,
+  kAsync,
+  kGrowth,
+  kState,
+  kStateRestore
+};
 
 // For a case that is there to be compared with: how many times as fast `faster` must be.
 struct Versus {

@@ -8,6 +8,7 @@
 #include "bench/rank_cases.h"
 #include "bench/restore_cases.h"
 #include "bench/save_cases.h"
+#include "bench/state_cases.h"
 
 namespace caisson::bench {
 
@@ -46,6 +47,8 @@ const std::vector<CaseEntry>& case_table() {
        one_state, make_save_columns},
       {"save-small", Group::kSave, false, "save of tensors of 20 KiB (100,000 in 2 GiB)", one_state,
        make_save_small},
+      {"save-auto", Group::kSave, false, "save of incompressible tensors with the codecs on",
+       one_state, make_save_auto},
       {"resave", Group::kSave, false, "save of an unchanged state", one_state, make_resave},
       {"buffered",
        Group::kSave,
@@ -84,6 +87,14 @@ const std::vector<CaseEntry>& case_table() {
        make_growth_shards},
       {"growth-parts", Group::kGrowth, false, "time of the commit of 1 to 64 ranks' parts", growth,
        make_growth_parts},
+      {"state-save", Group::kState, false, "save of a training state (--state FILE), codecs on",
+       two_states, make_state_save},
+      {"state-save-raw", Group::kState, false, "the same with the codecs off", two_states,
+       make_state_save_raw},
+      {"state-restore", Group::kStateRestore, false, "restore of it, verified, into touched memory",
+       two_states, make_state_restore},
+      {"state-restore-untouched", Group::kStateRestore, false, "the same into new memory",
+       two_states, make_state_restore_untouched},
   };
   return table;
 }

@@ -173,6 +173,7 @@ class BenchCommand final : public Command {
         ->capture_default_str();
     app.add_option("--store-size", store_size_, "Bytes of the store of case find")
         ->capture_default_str();
+    app.add_option("--state", state_, "safetensors file that the cases state-... save");
     app.add_option("--settle", settle_, "Seconds to wait after every deletion")
         ->capture_default_str()
         ->check(CLI::NonNegativeNumber);
@@ -208,6 +209,7 @@ class BenchCommand final : public Command {
     options.cases = cases_;
     CAISSON_ASSIGN_OR_RETURN(options.bytes, parse_bytes(size_));
     CAISSON_ASSIGN_OR_RETURN(options.large_bytes, parse_bytes(large_size_));
+    options.state = state_;
     CAISSON_ASSIGN_OR_RETURN(options.store_bytes, parse_bytes(store_size_));
     options.rounds = rounds_;
     options.settle_seconds = settle_;
@@ -284,6 +286,7 @@ class BenchCommand final : public Command {
   bool list_ = false;
   std::string size_ = "2GiB";
   std::string large_size_ = "8GiB";
+  std::string state_;
   std::string store_size_ = "19200MiB";
   std::string html_, against_;
   uint32_t rounds_ = 9;
