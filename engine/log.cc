@@ -3,7 +3,8 @@
 //      record at its place must exist: a snapshot never stands for records that are not there.
 //   2. read log/<seq + 1>, log/<seq + 2>, ... until not found, folding each into the state
 //   3. nothing may stand after that: a gap means that records were lost. The next few places are
-//      looked at one by one, and the names beyond are listed, so that a gap of any width is seen
+//      looked at one by one, and the names beyond are listed, so that a gap of any width is seen.
+//      Where no record is found at all there is no data either: a save writes after its `open`
 // Appending
 //   1. read on, as opening 2. The place after the next must be empty: a record put into a gap would
 //      hide it for ever
@@ -139,34 +140,41 @@ Status Log::catch_up_locked() {
   }
 }
 
-// A record that stands beyond the first empty place; 0: none. Only an opening looks beyond the
-// place after it: what an append passes over was there at no opening, so it is the next one's to
-// find.
-Result<uint64_t> Log::record_beyond_gap_locked(Look look) {
+// An object that is there only if a record was at the first empty place; empty: none. Only an
+// opening looks beyond the place after it: what an append passes over was there at no opening, so
+// it is the next one's to find.
+Result<std::string> Log::proof_of_gap_locked(Look look) {
   const uint64_t places = look == Look::kNext ? 1 : kGapPlaces;
   for (uint64_t ahead = 2; ahead < 2 + places; ++ahead) {
-    const uint64_t seq = state_.seq() + ahead;
-    const Result<ObjectInfo> beyond = objects_.stat(format::log_key(seq));
-    if (beyond.ok()) return seq;
+    const std::string key = format::log_key(state_.seq() + ahead);
+    const Result<ObjectInfo> beyond = objects_.stat(key);
+    if (beyond.ok()) return key;
     if (beyond.status().code() != StatusCode::kNotFound) return beyond.status();
   }
-  uint64_t beyond = 0;
-  if (look == Look::kNext) return beyond;
+  std::string proof;
+  if (look == Look::kNext) return proof;
   const std::string next = format::log_key(state_.seq() + 1);
   CAISSON_RETURN_IF_ERROR(objects_.list_after("log/", next, [&](const ObjectInfo& info) {
     const uint64_t seq = position_in(info.key);
-    if (seq != 0 && info.key == format::log_key(seq)) beyond = std::max(beyond, seq);
+    if (seq != 0 && info.key == format::log_key(seq)) proof = std::max(proof, info.key);
     return ok_status();
   }));
-  return beyond;
+  if (!proof.empty() || state_.seq() != 0) return proof;
+  const Status listed = objects_.list("data/", [&](const ObjectInfo& info) {
+    if (!format::object_ref_of(info.key).ok()) return ok_status();
+    proof = info.key;
+    return cancelled("one is enough");
+  });
+  if (proof.empty()) CAISSON_RETURN_IF_ERROR(listed);
+  return proof;
 }
 
 // Opening 3, and the end of appending 1.
 Status Log::check_no_gap_locked(Look look) {
   for (int attempt = 0;; ++attempt) {
     const uint64_t seq = state_.seq();
-    CAISSON_ASSIGN_OR_RETURN(const uint64_t beyond, record_beyond_gap_locked(look));
-    if (beyond == 0) return ok_status();
+    CAISSON_ASSIGN_OR_RETURN(const std::string proof, proof_of_gap_locked(look));
+    if (proof.empty()) return ok_status();
     // Others may have appended both since we looked.
     CAISSON_RETURN_IF_ERROR(catch_up_locked());
     if (state_.seq() > seq) {
@@ -177,7 +185,7 @@ Status Log::check_no_gap_locked(Look look) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1 << attempt));
       continue;
     }
-    return damaged(corruption("is missing, though " + format::log_key(beyond) + " is there"),
+    return damaged(corruption("is missing, though " + proof + " is there"),
                    format::log_key(seq + 1));
   }
 }

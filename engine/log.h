@@ -44,7 +44,7 @@ class Log {
   Log(ObjectStore& objects, UuidSource& uuids, format::WriterInfo self, Clock& clock);
   Status load_snapshot_locked() CAISSON_REQUIRES(mutex_);
   enum class Look : uint8_t { kNext, kAll };  // how far beyond the first empty place
-  Result<uint64_t> record_beyond_gap_locked(Look look) CAISSON_REQUIRES(mutex_);
+  Result<std::string> proof_of_gap_locked(Look look) CAISSON_REQUIRES(mutex_);
   Status check_last_record_locked() CAISSON_REQUIRES(mutex_);
   Status check_no_gap_locked(Look look) CAISSON_REQUIRES(mutex_);
   Status make_names_durable_locked() CAISSON_REQUIRES(mutex_);

@@ -187,6 +187,36 @@ TEST_F(LogTest, AGapOfAnyWidthIsNoticed) {
   }
 }
 
+// Nobody may begin a new log over the data of a lost one.
+TEST_F(LogTest, ALogThatIsGoneIsNoNewStore) {
+  const auto log = open_log();
+  ASSERT_TRUE(log->append(next_claim("r")).ok());
+  store_.damage("data/notes", {});
+  const std::string part = object_of(1, format::ObjectKind::kPart, 0).key();
+  store_.damage(part, {});
+  store_.objects().erase(log_key(1));
+  const Status status = open_status();
+  EXPECT_EQ(status.code(), StatusCode::kCorruption);
+  EXPECT_THAT(status.to_string(), AllOf(HasSubstr(log_key(1)), HasSubstr(part)));
+  store_.objects().erase(part);
+  EXPECT_TRUE(open_status().ok()) << "a stranger's file is no data";
+}
+
+// A first save may come between the look at the log and the look at its data.
+TEST_F(LogTest, AnotherMayBeginTheLogMeanwhile) {
+  const auto other = open_log();
+  const std::string part = object_of(1, format::ObjectKind::kPart, 0).key();
+  store_.set_hook([&](std::string_view operation, std::string_view key) {
+    if (operation == "list" && key == "data/" && !store_.has(part)) {
+      store_.damage(part, {});
+      EXPECT_TRUE(other->append(next_claim("r")).ok());
+    }
+    return Fault::kNone;
+  });
+  EXPECT_EQ(open_log()->state()->seq(), 1u);
+  EXPECT_TRUE(store_.has(part));
+}
+
 TEST_F(LogTest, StrangersInTheLogAreNoRecords) {
   const auto log = open_log();
   ASSERT_TRUE(log->append(next_claim("r")).ok());
