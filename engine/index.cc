@@ -390,7 +390,11 @@ uint32_t RocksIndex::ordinal_of(const ObjectRef& pack) {
 
 Result<IndexSync> RocksIndex::sync(const LogState& log,
                                    const std::function<void(const Status&)>& complain) {
-  if (is_mostly_garbage(log)) {
+  if (log.seq() < totals_.caught_up_to) {
+    reason_ = "it had seen log record " + std::to_string(totals_.caught_up_to) +
+              ", and the log ends at " + std::to_string(log.seq());
+    CAISSON_RETURN_IF_ERROR(start_empty());
+  } else if (is_mostly_garbage(log)) {
     reason_ = "most of it described deleted packs";
     CAISSON_RETURN_IF_ERROR(start_empty());
   }

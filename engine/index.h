@@ -78,7 +78,8 @@ class Index {
 
   // Loads the commits that came since the last sync, and those that have another root since. A
   // checkpoint whose manifest cannot be read is skipped and reported through `complain`; it is
-  // tried again by the next sync.
+  // tried again by the next sync. An index that has seen more than `log` starts anew: the log it
+  // was made from is not this one, so nobody may pass an older state than was passed before.
   virtual Result<IndexSync> sync(const LogState& log,
                                  const std::function<void(const Status&)>& complain) = 0;
   // Where else the chunk is: places in packs that the log has not condemned.

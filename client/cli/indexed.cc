@@ -22,7 +22,13 @@ std::unique_ptr<Index> open_index(StoreAccess& access, const Session& session) {
     note(session, "working without the index: " + std::string(index.status().message()));
     return nullptr;
   }
-  const auto synced = (*index)->sync(*access.state(), [&](const Status& skipped) {
+  // What others did before this process got the index, it may know already.
+  const auto newest = access.log().refresh();
+  if (!newest.ok()) {
+    note(session, "working without the index: " + newest.status().to_string());
+    return nullptr;
+  }
+  const auto synced = (*index)->sync(**newest, [&](const Status& skipped) {
     note(session, std::string(skipped.message()) + "; skipped, see caisson verify");
   });
   if (!synced.ok()) {

@@ -124,6 +124,23 @@ TEST_F(IndexTest, LoadsARewrittenCheckpointAnew) {
   EXPECT_EQ(sync(*index).commits, 0u);
 }
 
+// A log that came back from a backup: what only the lost records told is not to be found any more.
+TEST_F(IndexTest, OneThatKnowsMoreThanTheLogStartsAnew) {
+  const auto early = state();
+  data_.assign(data_.size(), 5);
+  save("b/1");
+  const std::vector<format::ChunkEntry> lost = entries_of("b");
+  const auto index = open_index();
+  sync(*index);
+  ASSERT_FALSE(index->places(lost[0].id, lost[0].raw_bytes, *early)->empty());
+  const auto again = index->sync(*early, [](const Status& s) { ADD_FAILURE() << s.to_string(); });
+  ASSERT_TRUE(again.ok()) << again.status().to_string();
+  EXPECT_TRUE(again->rebuilt);
+  EXPECT_NE(again->rebuild_reason.find("log record"), std::string::npos) << again->rebuild_reason;
+  EXPECT_TRUE(index->places(lost[0].id, lost[0].raw_bytes, *early)->empty());
+  EXPECT_EQ(again->commits, 1u);
+}
+
 // Runs that end within a checkpoint, at its last row, and never: all give every place.
 TEST_F(IndexTest, LoadsInRunsOfAnyLength) {
   const size_t rows = entries_of("a").size();
