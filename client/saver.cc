@@ -18,6 +18,7 @@ namespace {
 using SteadyTime = std::chrono::steady_clock::time_point;
 constexpr size_t kMetadataBytesMax = 16u << 20;
 constexpr uint64_t kStageAlignment = 64;
+constexpr uint64_t kStageBytesMax = 1ull << 60;
 
 double seconds_since(SteadyTime start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -48,7 +49,7 @@ Result<NewName> parse_new_name(const std::string& name) {
 
 Status refuse_taken(const NewName& name) {
   return already_exists("checkpoint " + name.run + "/" + std::to_string(name.step) +
-                        " exists; choose another step, or save with `overwrite`");
+                        " exists; choose another step, or overwrite it (--overwrite)");
 }
 
 // The checkpoint that the save is compared with, if any.
@@ -216,6 +217,11 @@ Status stage_input(OwnedInput& input) {
       bytes = *checked;
     }
     sizes.push_back(bytes);
+    // Strides of zero describe more than any memory holds.
+    if (bytes > kStageBytesMax - total) {
+      return out_of_memory(
+          "staging copies every byte, and these are more than any memory holds; save without");
+    }
     total += align_up(bytes, kStageAlignment);
   }
   if (total == 0) return ok_status();

@@ -228,7 +228,7 @@ class DoctorCommand final : public Command {
     findings.push_back(std::move(file_system));
     std::string scratch = directory + "/doctor-XXXXXX";
     if (::mkdtemp(scratch.data()) == nullptr) return errno_status(errno, "create " + scratch);
-    const Status status = check_scratch(session, scratch, findings);
+    Status status = check_scratch(session, scratch, findings);
     std::error_code ignored;  // what is left would be an empty directory
     std::filesystem::remove_all(scratch, ignored);
     return status;
