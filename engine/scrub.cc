@@ -25,6 +25,17 @@ std::string without_hint(std::string_view message) {
   return std::string(message.substr(0, message.find("; next: caisson verify")));
 }
 
+// The message without the place that the finding has in fields of its own.
+std::string without_place(std::string message, const std::string& object, uint64_t offset) {
+  const std::string at = " at offset " + std::to_string(offset) + ":";
+  const size_t found = message.find(object);
+  if (found == std::string::npos) return message;
+  std::string rest = message.substr(found + object.size());
+  if (rest.starts_with(at)) rest.erase(0, at.size());
+  if (rest.starts_with(" at offset ")) return message;  // another one, which is worth telling
+  return rest.substr(std::min(rest.find_first_not_of(": "), rest.size()));
+}
+
 }  // namespace
 
 Result<ScrubDepth> scrub_depth_from_name(std::string_view name) {
@@ -99,7 +110,9 @@ Status Scrubber::read_tables(Manifest& manifest) {
 
 Status Scrubber::note(const Status& status, const std::string& object, uint64_t offset) {
   if (status.ok() || !is_damage(status)) return status;
-  add({.object = object, .offset = offset, .what = without_hint(status.message())});
+  add({.object = object,
+       .offset = offset,
+       .what = without_place(without_hint(status.message()), object, offset)});
   return ok_status();
 }
 

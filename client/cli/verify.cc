@@ -61,10 +61,12 @@ class VerifyCommand final : public Command {
     if (report.damaged > 0) {
       fmt::print(stderr, "caisson: {} finding{} of damage in {} checkpoint{}\n", report.damaged,
                  report.damaged == 1 ? "" : "s", hurt.size(), hurt.size() == 1 ? "" : "s");
-      fmt::print(stderr,
-                 "caisson: next: caisson ls {} shows what else there is; keep the damaged objects "
-                 "until the tensors were restored from elsewhere\n",
-                 store_);
+      fmt::print(
+          stderr,
+          "caisson: next: caisson ls {} shows what else there is; keep the damaged objects "
+          "until the tensors were restored from elsewhere, and import those with --no-dedup: "
+          "a save that shares unchanged data would share the damage\n",
+          store_);
       return;
     }
     if (quiet || report.harmless == 0) return;
