@@ -60,7 +60,10 @@ Result<ImportPlan> ImportPlan::make(std::span<const std::string> sources) {
       CAISSON_RETURN_IF_ERROR(plan.add(source, fs::path(source).filename().string()));
     }
   }
-  if (plan.sources_.empty()) return invalid_argument("nothing to import: no files were found");
+  if (plan.sources_.empty()) {
+    return invalid_argument("nothing to import: there are no files in " + sources.front() +
+                            (sources.size() > 1 ? " and the others" : ""));
+  }
   CAISSON_RETURN_IF_ERROR(plan.check_names());
   for (const ImportSource& source : plan.sources_) {
     if (source.relative.ends_with(kIndexSuffix)) CAISSON_RETURN_IF_ERROR(plan.check_index(source));

@@ -89,6 +89,7 @@ Status NewFile::publish() {
 }
 
 Status make_directories(const std::string& path) {
+  if (path.empty()) return ok_status();  // a bare file name: the working directory
   std::error_code error;
   const std::filesystem::path place(path);
   if (std::filesystem::is_directory(place, error)) return ok_status();

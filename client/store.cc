@@ -50,6 +50,9 @@ Result<std::string> directory_of_url(const std::string& url) {
 
 // A directory that holds files but no store is refused, so that a mistyped path never becomes one.
 Status refuse_foreign_directory(FileSystem& files, const std::string& root) {
+  if (const auto there = files.stat(root); there.ok() && !there->is_directory) {
+    return invalid_argument(root + " is a file; a store is a directory");
+  }
   const auto entries = files.list(root);
   if (!entries.ok()) {
     return entries.status().code() == StatusCode::kNotFound ? ok_status() : entries.status();

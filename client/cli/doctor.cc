@@ -115,6 +115,16 @@ std::string file_system_name(uint64_t magic) {
   return fmt::format("type {:#x}", magic);
 }
 
+// `wanted`, or what stands above the place where it will be made.
+std::string standing_directory(const std::string& wanted) {
+  std::filesystem::path path = wanted;
+  std::error_code error;
+  while (!std::filesystem::exists(path, error) && path.has_relative_path()) {
+    path = path.parent_path();
+  }
+  return path.string();
+}
+
 Result<Finding> check_file_system(const std::string& directory) {
   struct statfs info {};
   if (::statfs(directory.c_str(), &info) != 0) return errno_status(errno, "statfs " + directory);
@@ -222,8 +232,18 @@ class DoctorCommand final : public Command {
 
  private:
   Status check_directory(const Session& session, std::vector<Finding>& findings) const {
-    CAISSON_ASSIGN_OR_RETURN(const std::string directory, directory_of_url(directory_));
-    CAISSON_RETURN_IF_ERROR(make_directories(directory));
+    CAISSON_ASSIGN_OR_RETURN(const std::string wanted, directory_of_url(directory_));
+    const std::string directory = standing_directory(wanted);
+    if (!std::filesystem::is_directory(directory)) {
+      return invalid_argument(directory + " is a file; a store is a directory");
+    }
+    if (directory != wanted) {
+      findings.push_back(
+          {.check = "directory",
+           .grade = Grade::kGood,
+           .found = fmt::format("{} is not there yet; looked at {}", wanted, directory),
+           .advice = {}});
+    }
     CAISSON_ASSIGN_OR_RETURN(Finding file_system, check_file_system(directory));
     findings.push_back(std::move(file_system));
     std::string scratch = directory + "/doctor-XXXXXX";

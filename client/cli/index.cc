@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "client/cli/commands.h"
+#include "client/cli/exit_code.h"
 #include "client/cli/indexed.h"
 #include "client/cli/text.h"
 
@@ -40,15 +41,14 @@ class IndexCommand final : public Command {
     if (index == nullptr) {
       return fenced("the index of " + store_ + " is in use; try again when that command has ended");
     }
-    const Status answered =
+    const Result<int> answered =
         action_ == "find" ? find(*index, *access.state(), session) : stat(*index, session);
     CAISSON_RETURN_IF_ERROR(index->close());
-    CAISSON_RETURN_IF_ERROR(answered);
-    return 0;
+    return answered;
   }
 
  private:
-  Status stat(Index& index, const Session& session) const {
+  Result<int> stat(Index& index, const Session& session) const {
     CAISSON_ASSIGN_OR_RETURN(const IndexStats stats, index.stats());
     if (session.globals.json) {
       print_json({{"schema", "caisson.index/1"},
@@ -62,10 +62,10 @@ class IndexCommand final : public Command {
                  stats.places, stats.packs, stats.checkpoints, human_bytes(stats.disk_bytes),
                  stats.caught_up_to);
     }
-    return ok_status();
+    return kExitOk;
   }
 
-  Status find(Index& index, const LogState& log, const Session& session) const {
+  Result<int> find(Index& index, const LogState& log, const Session& session) const {
     CAISSON_ASSIGN_OR_RETURN(const Digest id, digest_from_hex(id_));
     CAISSON_ASSIGN_OR_RETURN(const auto places, index.places(id, raw_bytes_, log));
     Json rows = Json::array();
@@ -82,9 +82,10 @@ class IndexCommand final : public Command {
     }
     if (session.globals.json) {
       print_json({{"schema", "caisson.index.find/1"}, {"places", std::move(rows)}});
+      return places.empty() ? kExitNotFound : kExitOk;
     }
     if (places.empty()) return not_found("no pack of the store holds chunk " + id_);
-    return ok_status();
+    return kExitOk;
   }
 
   std::string action_;

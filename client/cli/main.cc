@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <exception>
 #include <optional>
+#include <system_error>
 
 #include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
@@ -134,6 +135,17 @@ int report_error(const Status& error, bool json) {
   return code;
 }
 
+int report_unwritten(int error) {
+  return report_error(errno_status(error, "write to standard output"), false);
+}
+
+// The end of a run: what was printed has to have arrived.
+int after_output(int code) {
+  errno = EIO;  // where an earlier call met the error and had nobody to tell
+  const bool arrived = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  return arrived || code != kExitOk ? code : report_unwritten(errno);
+}
+
 int run_command(Command& command, const Globals& globals, const std::stop_token& stop) {
   TraceFile trace;
   if (!globals.trace_file.empty()) trace.start();
@@ -150,10 +162,7 @@ int run_command(Command& command, const Globals& globals, const std::stop_token&
     const Status written = metrics.write(globals.metrics_file);
     if (!written.ok()) code = report_error(written.with_context("--metrics"), false);
   }
-  if (std::fflush(stdout) != 0 && code == kExitOk) {
-    code = report_error(errno_status(errno, "write to standard output"), false);
-  }
-  return code;
+  return after_output(code);
 }
 
 int run(int argc, char** argv) {
@@ -174,11 +183,11 @@ int run(int argc, char** argv) {
   }
   if (man->parsed()) {
     fmt::print("{}", manual_page(app, CAISSON_VERSION));
-    return kExitOk;
+    return after_output(kExitOk);
   }
   if (completion->parsed()) {
     fmt::print("{}", bash_completion(app));
-    return kExitOk;
+    return after_output(kExitOk);
   }
   if (chosen == nullptr) {
     fmt::print("{}", app.help());
@@ -196,6 +205,8 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     return caisson::cli::run(argc, argv);
+  } catch (const std::system_error& error) {  // fmt's, when what it prints cannot be written
+    return caisson::cli::report_unwritten(error.code().value());
   } catch (const std::exception& error) {
     std::fprintf(stderr, "caisson: %s\n", error.what());
     return caisson::cli::kExitUsage;

@@ -32,6 +32,9 @@ Result<StoreAccess> StoreAccess::open(const std::string& url, const Session& ses
   CAISSON_ASSIGN_OR_RETURN(const std::string root, directory_of_url(url));
   CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<FileSystem> files,
                            make_posix_file_system(session.globals.io_engine));
+  if (const auto there = files->stat(root); there.ok() && !there->is_directory) {
+    return invalid_argument(root + " is a file; a store is a directory");
+  }
   auto objects = make_object_dir(std::move(files), root, system_uuids());
   auto marker = objects->get(format::kStoreKey, kStoreFileBytesMax);
   if (!marker.ok()) {

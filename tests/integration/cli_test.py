@@ -4,11 +4,13 @@ with the real safetensors library.
     cli_test.py CAISSON [unittest arguments]
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import pathlib
+import pty
 import random
 import shutil
 import signal
@@ -25,7 +27,7 @@ import safetensors.numpy
 
 CAISSON = os.path.abspath(sys.argv.pop(1))
 OK, DIFFERENT, USAGE, NOT_FOUND, CORRUPTION, CONFLICT = 0, 1, 2, 3, 4, 5
-UNSUPPORTED = 8
+NO_SPACE, UNSUPPORTED = 7, 8
 
 # What safetensors.serialize calls a dtype, and bytes of one element.
 LIBRARY_DTYPES = {
@@ -221,6 +223,56 @@ class Verbs(CliTest):
         self.run_cli("export", self.store, "run/0", out, code=CONFLICT)
         self.run_cli("export", self.store, "run/0", out, "--overwrite")
         self.run_cli("import-rank", code=USAGE)
+        there = self.dir / "file"
+        there.write_text("not a directory")
+        for verb in ("ls", "stat", "doctor"):
+            self.run_cli(verb, there, code=USAGE)
+        (self.dir / "empty").mkdir()
+        refused = self.run_cli("import", self.store, "run/9", self.dir / "empty", code=USAGE)
+        self.assertIn(str(self.dir / "empty"), refused.stderr)
+
+    def test_destinations_in_the_working_directory(self):
+        source = self.small()
+        self.import_file(source)
+        with contextlib.chdir(self.dir):
+            self.run_cli("export", "store", "run/0", "out.safetensors")
+            self.run_cli("restore", "store", "run/0", "--out", "slices")
+        self.assertEqual(sha(self.dir / "out.safetensors"), sha(source))
+        self.assertEqual(len(list((self.dir / "slices").iterdir())), 1)
+
+    def test_a_verb_prints_one_document(self):
+        self.import_file(self.small())
+        nowhere = ("find", self.store, "0" * 32, "--bytes", 100)
+        self.assertEqual(self.json_of("index", *nowhere, code=NOT_FOUND)["places"], [])
+        self.assertIn("no pack", self.run_cli("index", *nowhere, code=NOT_FOUND).stderr)
+
+    def test_output_that_cannot_be_written_is_an_error(self):
+        self.import_file(self.small())
+        verbs = (["ls", self.store], ["show", self.store, "run/0", "--json"], ["man"])
+        for arguments in (*verbs, ["completion", "bash"]):
+            with open("/dev/full", "w", encoding="utf-8") as full:
+                command = [CAISSON, *map(str, arguments)]
+                done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+            self.assertEqual(done.returncode, NO_SPACE, arguments)
+            self.assertIn("standard output", done.stderr)
+
+    def test_progress_is_for_terminals(self):
+        source = self.small(rows=200_000)
+        self.assertEqual(self.run_cli("import", self.store, "run/0", source, "--quiet").stderr, "")
+        ours, theirs = pty.openpty()
+        command = [CAISSON, "export", self.store, "run/0", self.dir / "out.safetensors"]
+        done = subprocess.run(list(map(str, command)), stderr=theirs, stdout=subprocess.PIPE)
+        os.close(theirs)
+        with open(ours, "rb", buffering=0) as terminal:
+            drawn = terminal.read(4096).decode()
+        self.assertEqual((done.returncode, done.stdout), (OK, b""))
+        self.assertRegex(drawn, r"export run/0  [0-9.]+ \S*B of [0-9.]+ MB  [0-9.]+ %  [0-9.]+ \S+/s")
+
+    def test_doctor_leaves_nothing(self):
+        found = self.json_of("doctor", self.dir / "later" / "store")["findings"]
+        self.assertIn(str(self.dir), next(f["found"] for f in found if f["check"] == "directory"))
+        self.assertIn("create_once", [f["check"] for f in found])
+        self.assertEqual(list(self.dir.iterdir()), [])
 
     def test_a_directory_of_others_is_no_store(self):
         (self.dir / "home").mkdir()
@@ -312,6 +364,20 @@ class Verbs(CliTest):
         self.run_cli("export", self.store, "run/0", self.dir / "x.safetensors", code=CORRUPTION)
         self.assertFalse((self.dir / "x.safetensors").exists())
         self.assertEqual([p for p in self.dir.iterdir() if p.name.endswith(".tmp")], [])
+        # Saved again as verify says: unchanged data is not shared with what is damaged.
+        told = self.run_cli("verify", self.store, code=CORRUPTION).stderr
+        self.assertIn("--no-dedup", told)
+        self.import_file(self.small(), "run/1", "--no-dedup")
+        self.run_cli("verify", self.store, "run/1", "--depth", "full")
+
+    def test_a_store_whose_log_is_gone_is_not_empty(self):
+        self.import_file(self.small())
+        shutil.rmtree(self.store / "log")
+        verbs = (["ls"], ["verify"], ["gc"], ["import", "run/1", self.small()])
+        for verb, *rest in verbs:
+            told = self.run_cli(verb, self.store, *rest, code=CORRUPTION).stderr
+            self.assertIn("log/0000000000000001", told)
+        self.assertFalse((self.store / "log").exists())
 
     def test_names_cannot_reach_the_terminal(self):
         header = {"a\x1b[2J": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
