@@ -225,6 +225,7 @@ Result<MetadataScale> measure(const MetadataBenchOptions& options, uint64_t tile
   }
   const auto median = [&](double MetadataScale::*field) {
     std::vector<double> values;
+    values.reserve(runs.size());
     for (const MetadataScale& run : runs) values.push_back(run.*field);
     return spread_of(values).median;
   };

@@ -11,8 +11,6 @@
 #include <cerrno>
 #include <string_view>
 
-extern char** environ;
-
 namespace caisson::bench {
 
 namespace {

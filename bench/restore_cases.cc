@@ -89,7 +89,7 @@ class RestoreUntouchedCase final : public Case {
     void* const fresh =
         ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (fresh == MAP_FAILED) return errno_status(errno, "bench: memory to restore to");
-    const Status done = restore_into(bench, round, static_cast<std::byte*>(fresh));
+    Status done = restore_into(bench, round, static_cast<std::byte*>(fresh));
     ::munmap(fresh, bytes);
     return done;
   }

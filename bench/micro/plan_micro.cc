@@ -2,6 +2,7 @@
 // the look-up of a chunk among those of the save. The argument is the number of items.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <vector>
@@ -57,7 +58,7 @@ void restore_pieces(benchmark::State& state) {
 }
 
 void dedup_lookup(benchmark::State& state) {
-  const auto known = static_cast<uint64_t>(state.range(0));
+  const auto known = std::max<uint64_t>(1, static_cast<uint64_t>(state.range(0)));
   SaveChunks chunks;
   for (uint64_t i = 0; i < known; ++i) {
     PlacedChunk chunk;

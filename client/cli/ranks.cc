@@ -19,8 +19,6 @@
 
 #include "client/cli/exit_code.h"
 
-extern char** environ;
-
 namespace caisson::cli {
 namespace {
 
