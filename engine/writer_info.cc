@@ -46,6 +46,14 @@ std::string boot_and_namespace() {
   return boot + " " + std::string(link.data(), static_cast<size_t>(bytes));
 }
 
+// A /proc of another pid namespace, as sandboxes have it, shows other processes under our pids.
+bool proc_is_ours() {
+  std::array<char, 24> link{};
+  const ssize_t bytes = ::readlink("/proc/self", link.data(), link.size());
+  return bytes > 0 &&
+         std::string(link.data(), static_cast<size_t>(bytes)) == std::to_string(::getpid());
+}
+
 }  // namespace
 
 format::WriterInfo this_process() {
@@ -54,7 +62,7 @@ format::WriterInfo this_process() {
   if (::gethostname(host.data(), host.size() - 1) == 0) self.host = host.data();
   self.boot_id = boot_and_namespace();
   self.pid = static_cast<uint64_t>(::getpid());
-  self.pid_start_ticks = start_ticks("self").value_or(0);
+  self.pid_start_ticks = proc_is_ours() ? start_ticks("self").value_or(0) : 0;
   self.unix_ns = system_clock().unix_ns();
   return self;
 }

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -303,6 +304,26 @@ TEST_F(LogTest, ManyWritersLoseNothing) {
   for (int t = 0; t < kThreads; ++t) {
     EXPECT_EQ(state->runs().at("run" + std::to_string(t)).epoch, uint64_t{kAppends});
   }
+}
+
+// A pid namespace that still has the /proc of the one outside: there our pid is another process,
+// and a live save would be taken for a dead one's.
+TEST(WriterInfoTest, AForeignProcIsNoProof) {
+  constexpr int kNotAllowed = 77;
+  const pid_t outer = ::fork();
+  if (outer == 0) {
+    if (::unshare(CLONE_NEWPID) != 0) ::_exit(kNotAllowed);
+    const pid_t inner = ::fork();  // the first of the new namespace
+    if (inner == 0) ::_exit(is_provably_dead(this_process()) ? 1 : 0);
+    int status = 0;
+    ::waitpid(inner, &status, 0);
+    ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 2);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(outer, &status, 0), outer);
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == kNotAllowed) GTEST_SKIP() << "needs the right to unshare";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 TEST(WriterInfoTest, OnlyProofCounts) {
