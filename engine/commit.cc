@@ -127,8 +127,11 @@ Result<Parts> open_parts(ObjectStore& objects, const CommitPlan& plan,
 
 Status check_agreement(const MergedTensor& known, const TensorRecord& record, uint32_t rank) {
   const auto differ = [&](const char* what) {
-    return invalid_argument("tensor \"" + record.spec.name + "\": " + rank_text(known.rank) +
-                            " and " + rank_text(rank) + " disagree on its " + what);
+    const std::string who =
+        known.rank == rank
+            ? rank_text(rank) + " put it twice, and not with the same "
+            : rank_text(known.rank) + " and " + rank_text(rank) + " disagree on its ";
+    return invalid_argument("tensor \"" + record.spec.name + "\": " + who + what);
   };
   if (known.record.kind != record.kind) return differ("kind (tensor, blob or alias)");
   if (known.record.alias_of != record.alias_of) return differ("target");

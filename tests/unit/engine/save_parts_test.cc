@@ -424,6 +424,16 @@ TEST_F(CommitTest, RefusesAnAliasOfNothing) {
   EXPECT_EQ(log_->state()->latest("run"), nullptr);
 }
 
+TEST_F(CommitTest, RefusesANamePutTwiceForDifferentThings) {
+  const TestTensor same("t", kF32, shape_of({4}), 2);
+  const Status status =
+      commit(1, {part_of(0, {{.shard = tensor_.whole()}, {.shard = same.whole()}})}).status();
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(status.to_string().find("rank 0 put it twice, and not with the same shape"),
+            std::string::npos)
+      << status.to_string();
+}
+
 TEST_F(CommitTest, RefusesATensorInMoreBoxesThanTheFormatHolds) {
   const TestTensor fine("fine", {DTypeCode::kUInt, 8}, shape_of({format::kShardsMax + 1}), 4);
   std::vector<SaveItem> items;
