@@ -196,10 +196,12 @@ Result<std::vector<std::string>> read_texts(const char* const* texts, uint64_t c
 Result<StoreOptions> read_options(const caisson_store_options* options) {
   caisson_store_options given;
   CAISSON_RETURN_IF_ERROR(read_one(options, given, "store options"));
-  CAISSON_RETURN_IF_ERROR(
-      check_bits(given.flags, CAISSON_STORE_NO_CREATE | CAISSON_STORE_TRACE, "the store options"));
+  CAISSON_RETURN_IF_ERROR(check_bits(
+      given.flags, CAISSON_STORE_NO_CREATE | CAISSON_STORE_TRACE | CAISSON_STORE_BESIDE_FILES,
+      "the store options"));
   StoreOptions read;
   read.create = (given.flags & CAISSON_STORE_NO_CREATE) == 0;
+  read.create_beside_files = (given.flags & CAISSON_STORE_BESIDE_FILES) != 0;
   if (given.memory_bytes_max > 0) read.memory_bytes_max = given.memory_bytes_max;
   set_text(read.io_engine, given.io_engine);
   if ((given.flags & CAISSON_STORE_TRACE) != 0) read.trace = std::make_shared<Trace>();

@@ -383,7 +383,9 @@ Result<std::unique_ptr<Store>> open_store_at(const std::string& url, const Store
   CAISSON_ASSIGN_OR_RETURN(const std::string root, directory_of_url(url));
   CAISSON_ASSIGN_OR_RETURN(std::shared_ptr<FileSystem> files,
                            make_posix_file_system(options.io_engine));
-  CAISSON_RETURN_IF_ERROR(refuse_foreign_directory(*files, root));
+  if (!options.create_beside_files) {
+    CAISSON_RETURN_IF_ERROR(refuse_foreign_directory(*files, root));
+  }
   auto store = open_store(make_object_dir(std::move(files), root, system_uuids()), system_uuids(),
                           system_clock(), options, hints);
   if (!store.ok()) return store.status().with_context(root);

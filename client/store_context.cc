@@ -33,25 +33,35 @@ Result<std::unique_ptr<StoreContext>> StoreContext::open(std::unique_ptr<ObjectS
                                                          ChunkHints* hints) {
   std::unique_ptr<StoreContext> context(
       new StoreContext(std::move(objects), uuids, clock, options, hints));
-  CAISSON_RETURN_IF_ERROR(context->open_store_file(options.create));
+  CAISSON_RETURN_IF_ERROR(context->open_store_file(options));
   CAISSON_ASSIGN_OR_RETURN(context->log_, Log::open(*context->objects_, uuids, this_process()));
   return context;
 }
 
-Status StoreContext::open_store_file(bool create) {
+// Objects without the store file: not ours, or damaged. Never written over.
+Status StoreContext::check_unused(std::string_view prefix) {
+  return objects_->list(prefix, [](const ObjectInfo& object) -> Status {
+    if (object.key == format::kStoreKey) return ok_status();  // created at this moment
+    return invalid_argument("no store is created here: it is not empty (\"" + object.key +
+                            "\"), and has no " + std::string(format::kStoreKey) +
+                            "; choose an empty directory");
+  });
+}
+
+Status StoreContext::open_store_file(const StoreOptions& options) {
   auto bytes = objects_->get(format::kStoreKey, kStoreFileBytesMax);
   if (!bytes.ok() && bytes.status().code() == StatusCode::kNotFound) {
-    if (!create) {
+    if (!options.create) {
       return not_found("no store here: there is no " + std::string(format::kStoreKey) +
                        "; open it with `create` to make one");
     }
-    // Objects without the store file: not ours, or damaged. Never written over.
-    CAISSON_RETURN_IF_ERROR(objects_->list("", [](const ObjectInfo& object) -> Status {
-      if (object.key == format::kStoreKey) return ok_status();  // created at this moment
-      return invalid_argument("no store is created here: it is not empty (\"" + object.key +
-                              "\"), and has no " + std::string(format::kStoreKey) +
-                              "; choose an empty directory");
-    }));
+    if (options.create_beside_files) {
+      for (const std::string_view prefix : format::kStorePrefixes) {
+        CAISSON_RETURN_IF_ERROR(check_unused(prefix));
+      }
+    } else {
+      CAISSON_RETURN_IF_ERROR(check_unused(""));
+    }
     const format::StoreFile fresh{.uuid = uuids_.next(), .created_unix_ns = clock_.unix_ns()};
     const Status created = objects_->put_new(format::kStoreKey, format::encode_store_file(fresh));
     if (!created.ok() && created.code() != StatusCode::kAlreadyExists) return created;

@@ -59,7 +59,8 @@ class StoreContext {
  private:
   StoreContext(std::unique_ptr<ObjectStore> objects, UuidSource& uuids, Clock& clock,
                const StoreOptions& options, ChunkHints* hints);
-  Status open_store_file(bool create);
+  Status open_store_file(const StoreOptions& options);
+  Status check_unused(std::string_view prefix);
   Status check_create_once() CAISSON_REQUIRES(mutex_);
   Result<uint64_t> append_claim(const std::string& run, const std::string& base)
       CAISSON_REQUIRES(mutex_);

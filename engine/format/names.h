@@ -1,6 +1,7 @@
 // How objects of a store are named and referred to. docs/format.md, "Objects". Pure.
 #pragma once
 
+#include <array>
 #include <compare>
 #include <cstdint>
 #include <string>
@@ -14,6 +15,8 @@ namespace caisson::format {
 
 // Key of the file that makes a prefix a store.
 inline constexpr std::string_view kStoreKey = "caisson.store";
+// All other objects of a store lie under one of these.
+inline constexpr std::array<std::string_view, 3> kStorePrefixes{"data/", "log/", "snapshots/"};
 
 // Everything that one save wrote lies under "data/<save>/".
 std::string save_prefix(const Uuid& save);

@@ -461,6 +461,19 @@ TEST_F(StoreTest, DirectoriesOfOthersAreRefused) {
   EXPECT_TRUE(by_url.ok()) << by_url.status().to_string();
 }
 
+TEST_F(StoreTest, AStoreMayLieBesideFilesOfOthersButNotOverALostStore) {
+  const StoreOptions beside{.create_beside_files = true};
+  std::ofstream(dir_ / "meta.pt") << "theirs";
+  {
+    auto store = Store::open(dir_.path(), beside);
+    ASSERT_TRUE(store.ok()) << store.status().to_string();
+    ASSERT_TRUE(save(**store, "run/1", small_model(1)).ok());
+  }
+  EXPECT_TRUE(Store::open(dir_.path()).ok());  // a store like any other
+  ASSERT_TRUE(std::filesystem::remove(dir_ / "caisson.store"));
+  EXPECT_EQ(Store::open(dir_.path(), beside).status().code(), StatusCode::kInvalidArgument);
+}
+
 // A target where a second creation of an object goes through, as where conditional requests are
 // ignored: nobody may write there, not even the first.
 TEST_F(StoreTest, ATargetThatCreatesTwiceTakesNoSaves) {

@@ -82,6 +82,9 @@ typedef struct caisson_store caisson_store;
 enum {
   CAISSON_STORE_NO_CREATE = 1,  // CAISSON_NOT_FOUND where there is none
   CAISSON_STORE_TRACE = 2,      // record what saves and restores do: caisson_store_trace
+  // Create it also in a directory that holds other files, as long as none lies where a store keeps
+  // its own: for a directory that belongs to a framework.
+  CAISSON_STORE_BESIDE_FILES = 4,
 };
 
 typedef struct caisson_store_options {

@@ -243,6 +243,7 @@ class Store:
         memory_bytes_max: int = 0,
         io_engine: str = "auto",
         trace: bool = False,
+        create_beside_files: bool = False,
     ) -> Store:
         """Opens the store in a directory.
 
@@ -252,10 +253,11 @@ class Store:
             memory_bytes_max: staging memory of all saves and restores, 0 for the default.
             io_engine: "auto", "io_uring", "threads" or "buffered".
             trace: record what saves and restores do, for trace_json().
+            create_beside_files: make it also where the directory holds other files.
         """
         options = _abi.StoreOptions(
             sizeof(_abi.StoreOptions),
-            (not create) * 1 | trace * 2,
+            (not create) * 1 | trace * 2 | create_beside_files * 4,
             memory_bytes_max,
             encode(io_engine, "io_engine"),
         )

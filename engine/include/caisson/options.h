@@ -17,6 +17,9 @@ struct StoreOptions {
   // Create the store when the directory is absent or empty. A directory that holds anything else
   // is refused, so that a mistyped path never becomes a store.
   bool create = true;
+  // Create it also beside other files, as long as none lies where a store keeps its own: for a
+  // directory that belongs to a framework.
+  bool create_beside_files = false;
   // Bytes of staging memory that all saves and restores of this Store hold at most.
   uint64_t memory_bytes_max = 192ull << 20;
   // "auto" (io_uring where it works), "io_uring", "threads", "buffered".
