@@ -48,6 +48,16 @@ __attribute__((target("avx2"), always_inline)) inline __m256i load(const void* a
   return _mm256_loadu_si256(static_cast<const __m256i*>(at));
 }
 
+// What a copying loop asks for early: one block ahead, and never past the end, since a tile's next
+// run lies elsewhere, and what is fetched in vain is missing in bandwidth. A loop that only reads
+// is as well served by the processor itself (26 GB/s against 31 without).
+inline const std::byte* next_block(const std::byte* from, size_t blocks) {
+  return blocks > 1 ? from + kHashBlockBytes : from;
+}
+inline void prefetch(const std::byte* at) {
+  _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0);
+}
+
 template <Copy kCopy>
 __attribute__((target("avx2"))) void avx2_loop(HashLanes& lanes, const std::byte* from,
                                                std::byte* to, size_t blocks,
@@ -55,11 +65,9 @@ __attribute__((target("avx2"))) void avx2_loop(HashLanes& lanes, const std::byte
   __m256i acc[2] = {load(lanes.lanes.data()), load(lanes.lanes.data() + 4)};
   const __m256i prime = _mm256_set1_epi64x(static_cast<int64_t>(kPrime32));
   for (; blocks > 0; --blocks) {
-    // One block ahead, and never past the end: a tile's next run lies elsewhere, and what the
-    // prefetches fetch in vain is missing in bandwidth.
-    const std::byte* ahead = blocks > 1 ? from + kHashBlockBytes : from;
+    const std::byte* ahead = next_block(from, blocks);
     for (size_t stripe = 0; stripe < kStripes; ++stripe, from += kHashStripeBytes) {
-      _mm_prefetch(reinterpret_cast<const char*>(ahead + stripe * kHashStripeBytes), _MM_HINT_T0);
+      if constexpr (kCopy != Copy::kNone) prefetch(ahead + stripe * kHashStripeBytes);
       for (size_t half = 0; half < 2; ++half) {
         const __m256i data = load(from + half * 32);
         const __m256i key = _mm256_xor_si256(data, load(secret + stripe * 8 + half * 32));
@@ -82,6 +90,53 @@ __attribute__((target("avx2"))) void avx2_loop(HashLanes& lanes, const std::byte
     }
   }
   std::memcpy(lanes.lanes.data(), acc, sizeof acc);
+}
+
+// A store past the caches fills a whole line here, where AVX2 takes two. (Forms with a mask of all
+// lanes, which compile to the same: g++ 12 warns of its own headers at the others.)
+template <Copy kCopy>
+__attribute__((target("avx512f"))) void avx512_loop(HashLanes& lanes, const std::byte* from,
+                                                    std::byte* to, size_t blocks,
+                                                    const std::byte* secret) {
+  constexpr __mmask8 kAll = 0xff;
+  __m512i acc = _mm512_loadu_si512(lanes.lanes.data());
+  const __m512i prime = _mm512_set1_epi64(static_cast<int64_t>(kPrime32));
+  for (; blocks > 0; --blocks) {
+    const std::byte* ahead = next_block(from, blocks);
+    for (size_t stripe = 0; stripe < kStripes; ++stripe, from += kHashStripeBytes) {
+      if constexpr (kCopy != Copy::kNone) prefetch(ahead + stripe * kHashStripeBytes);
+      const __m512i data = _mm512_loadu_si512(from);
+      const __m512i key = _mm512_xor_si512(data, _mm512_loadu_si512(secret + stripe * 8));
+      const __m512i product =
+          _mm512_maskz_mul_epu32(kAll, key, _mm512_maskz_srli_epi64(kAll, key, 32));
+      const __m512i swapped = _mm512_maskz_shuffle_epi32(0xffff, data, _MM_PERM_BADC);
+      acc = _mm512_add_epi64(acc, _mm512_add_epi64(product, swapped));
+      if constexpr (kCopy != Copy::kNone) {
+        kCopy == Copy::kPastCaches ? _mm512_stream_si512(reinterpret_cast<__m512i*>(to), data)
+                                   : _mm512_storeu_si512(to, data);
+        to += kHashStripeBytes;
+      }
+    }
+    __m512i lane = _mm512_xor_si512(acc, _mm512_maskz_srli_epi64(kAll, acc, 47));
+    lane = _mm512_xor_si512(lane, _mm512_loadu_si512(secret + kScrambleAt));
+    const __m512i high =
+        _mm512_maskz_mul_epu32(kAll, _mm512_maskz_srli_epi64(kAll, lane, 32), prime);
+    acc = _mm512_add_epi64(_mm512_maskz_mul_epu32(kAll, lane, prime),
+                           _mm512_maskz_slli_epi64(kAll, high, 32));
+  }
+  _mm512_storeu_si512(lanes.lanes.data(), acc);
+}
+
+void avx512_blocks(HashLanes& lanes, const std::byte* from, std::byte* to, CopyStores stores,
+                   size_t blocks, const std::byte* secret) {
+  switch (copy_of(to, stores)) {
+    case Copy::kNone:
+      return avx512_loop<Copy::kNone>(lanes, from, to, blocks, secret);
+    case Copy::kCached:
+      return avx512_loop<Copy::kCached>(lanes, from, to, blocks, secret);
+    case Copy::kPastCaches:
+      return avx512_loop<Copy::kPastCaches>(lanes, from, to, blocks, secret);
+  }
 }
 
 void avx2_blocks(HashLanes& lanes, const std::byte* from, std::byte* to, CopyStores stores,
@@ -113,6 +168,7 @@ std::span<const HashBlocksFn> all_hash_blocks() {
     std::vector<HashBlocksFn> all{portable_blocks};
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2")) all.push_back(avx2_blocks);
+    if (__builtin_cpu_supports("avx512f")) all.push_back(avx512_blocks);
 #endif
     return all;
   }();

@@ -3,8 +3,8 @@
 // everything around the blocks. Pure.
 //
 // Why not xxHash's own loop: it cannot copy, and it is compiled for the oldest processor. This one
-// is chosen at run time: AVX2, or plain C++. (AVX-512 was measured slower from memory: 26 GB/s
-// against 32.)
+// is chosen at run time: AVX-512 (copies and hashes 23 GB/s from memory where AVX2 does 18.5),
+// AVX2, or plain C++.
 #pragma once
 
 #include <array>
