@@ -34,7 +34,18 @@ struct PagemapScan {
   uint64_t size, flags, start, end, walk_end, regions, regions_count, pages_max;
   uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
 };
+constexpr uint64_t kPageIsPresent = 1u << 3;
+constexpr uint64_t kPageIsSwapped = 1u << 4;
 constexpr uint64_t kPageIsHuge = 1u << 6;
+
+// What `range` has of whole 2 MiB.
+MutableBytes whole_hugepages(MutableBytes range) {
+  const uintptr_t begin = align_up(reinterpret_cast<uintptr_t>(range.data()), kHugePageBytes);
+  const uintptr_t end =
+      (reinterpret_cast<uintptr_t>(range.data()) + range.size()) / kHugePageBytes * kHugePageBytes;
+  if (begin >= end) return {};
+  return {reinterpret_cast<std::byte*>(begin), static_cast<size_t>(end - begin)};
+}
 
 uint64_t faults_of_this_thread() {
   rusage usage{};
@@ -103,24 +114,33 @@ HugePages::~HugePages() {
 }
 
 bool HugePages::hold(MutableBytes range) const {
-  const uintptr_t begin = align_up(reinterpret_cast<uintptr_t>(range.data()), kHugePageBytes);
-  const uintptr_t end =
-      (reinterpret_cast<uintptr_t>(range.data()) + range.size()) / kHugePageBytes * kHugePageBytes;
-  if (pagemap_ < 0 || begin >= end) return false;
-  // The first page that is none ends the scan.
-  PagemapRegion other{};
+  const MutableBytes whole = whole_hugepages(range);
+  return !whole.empty() && has_no_page(whole, kPageIsHuge, /*inverted=*/true);
+}
+
+bool HugePages::offer(MutableBytes range) const {
+  const MutableBytes whole = whole_hugepages(range);
+  return !whole.empty() && has_no_page(whole, kPageIsPresent | kPageIsSwapped, false) &&
+         ::madvise(whole.data(), whole.size(), MADV_HUGEPAGE) == 0;
+}
+
+// The first page that is in one of `categories`, or with `inverted` in none, ends the scan.
+bool HugePages::has_no_page(MutableBytes range, uint64_t categories, bool inverted) const {
+  if (pagemap_ < 0) return false;
+  const auto begin = reinterpret_cast<uintptr_t>(range.data());
+  PagemapRegion found{};
   PagemapScan scan{.size = sizeof(PagemapScan),
                    .flags = 0,
                    .start = begin,
-                   .end = end,
+                   .end = begin + range.size(),
                    .walk_end = 0,
-                   .regions = reinterpret_cast<uintptr_t>(&other),
+                   .regions = reinterpret_cast<uintptr_t>(&found),
                    .regions_count = 1,
                    .pages_max = 1,
-                   .category_inverted = kPageIsHuge,
-                   .category_mask = kPageIsHuge,
-                   .category_anyof_mask = 0,
-                   .return_mask = kPageIsHuge};
+                   .category_inverted = inverted ? categories : 0,
+                   .category_mask = 0,
+                   .category_anyof_mask = categories,
+                   .return_mask = categories};
   return ::ioctl(pagemap_, _IOWR('f', 16, PagemapScan), &scan) == 0;
 }
 

@@ -20,12 +20,20 @@ namespace {
 // Smaller targets fault as they are filled.
 constexpr uint64_t kPrefaultBytesMin = 1u << 20;
 
+// Whether the gaps between its runs are small. Those of others are not ours to make resident.
+bool is_dense(const WantedBox& target, DType dtype) {
+  return memory_range(target.memory, dtype).size() / 2 <=
+         target.memory.box.elements() * dtype.bits / 8;
+}
+
 // Which targets a device may write to without a detour; see PlannedRead::in_place.
 void find_hugepages(RestoreRequest& request) {
   const HugePages hugepages;
   for (WantedBox& target : request.targets) {
     const DType dtype = request.tensors[target.tensor].spec.dtype;
-    target.hugepages = hugepages.hold(memory_range(target.memory, dtype));
+    const MutableBytes range = memory_range(target.memory, dtype);
+    target.hugepages = hugepages.hold(range);
+    if (!target.hugepages && is_dense(target, dtype)) (void)hugepages.offer(range);  // else slower
   }
 }
 
@@ -69,8 +77,7 @@ Result<RestorePlan> plan_reads(ObjectStore& objects, Manifest& manifest,
   return std::move(builder).finish();
 }
 
-// The memory of the targets, as it will be filled. Targets with wide gaps between their runs are
-// left out: their gaps are not ours to make resident.
+// The memory of the targets, as it will be filled.
 std::vector<MutableBytes> memory_in_order(const RestorePlan& plan, const RestoreRequest& request) {
   std::vector<MutableBytes> ranges;
   std::vector<bool> seen(request.targets.size(), false);
@@ -80,9 +87,7 @@ std::vector<MutableBytes> memory_in_order(const RestorePlan& plan, const Restore
     const WantedBox& target = request.targets[placement.target];
     const DType dtype = request.tensors[target.tensor].spec.dtype;
     const MutableBytes range = memory_range(target.memory, dtype);
-    if (range.size() >= kPrefaultBytesMin &&
-        range.size() / 2 <= target.memory.box.elements() * dtype.bits / 8)
-      ranges.push_back(range);
+    if (range.size() >= kPrefaultBytesMin && is_dense(target, dtype)) ranges.push_back(range);
   }
   return ranges;
 }

@@ -120,6 +120,24 @@ TEST(Prefault, GoesThroughAllRangesByItself) {
   EXPECT_EQ(b.pages_there(), kHuge / kPage);
 }
 
+TEST(HugePages, AreOfferedToNewMemoryAlone) {
+  const HugePages hugepages;
+  auto huge = AlignedBuffer::allocate(4 * kHuge, /*prefault=*/true);
+  ASSERT_TRUE(huge.ok());
+  if (!hugepages.hold(huge->bytes())) GTEST_SKIP() << "no hugepages to be had, or told";
+  const Mapping small(6 * kHuge);
+  EXPECT_FALSE(hugepages.offer(small.bytes().first(kHuge - kPage)));  // has none of whole 2 MiB
+  small.bytes()[3 * kHuge] = std::byte{7};
+  EXPECT_FALSE(hugepages.offer(small.bytes()));
+  EXPECT_EQ(small.bytes()[3 * kHuge], std::byte{7});
+  const Mapping fresh(6 * kHuge);
+  EXPECT_TRUE(hugepages.offer(fresh.bytes()));
+  EXPECT_EQ(fresh.pages_there(), 0u);
+  for (uint64_t at = 0; at < 6 * kHuge; at += kPage) fresh.bytes()[at] = std::byte{1};
+  EXPECT_TRUE(hugepages.hold(fresh.bytes()));
+  EXPECT_FALSE(hugepages.offer(fresh.bytes()));
+}
+
 TEST(HugePages, AreToldFromSmallOnes) {
   const HugePages hugepages;
   const Mapping small(4 * kHuge);
