@@ -9,8 +9,10 @@ namespace caisson {
 
 namespace {
 
-// Entries fetched at once: ten blocks of the table.
-constexpr uint64_t kWindowEntries = 10 * format::kEntriesPerBlock;
+// Entries fetched at once: from 128 KiB of the table at first to a MiB of it while they are asked
+// for in order. Every such read waits behind the writes in flight, and the writer with it.
+constexpr uint64_t kWindowEntriesMin = 32 * format::kEntriesPerBlock;
+constexpr uint64_t kWindowEntriesMax = 256 * format::kEntriesPerBlock;
 
 bool meets(const Box& a, const Box& b) {
   const Box both = intersect(a, b);
@@ -135,12 +137,16 @@ const format::ChunkEntry* ParentDedup::entry_at(const ShardRecord& shard, uint64
   const bool held = window_part_ == shard.part && wanted >= window_first_ &&
                     wanted - window_first_ < window_.size();
   if (!held) {
+    const bool in_order = window_part_ == shard.part && wanted == window_first_ + window_.size();
+    const uint64_t count =
+        in_order ? std::clamp<uint64_t>(2 * window_.size(), kWindowEntriesMin, kWindowEntriesMax)
+                 : kWindowEntriesMin;
     window_.clear();
     // Beyond this shard's own: a part's tensors come back in the order in which they were put.
     const auto& parts = parent_->root().parts;
     const uint64_t end = shard.part < parts.size() ? parts[shard.part].entries : 0;
     if (wanted >= end) return nullptr;
-    auto entries = parent_->entries(shard.part, wanted, std::min(kWindowEntries, end - wanted));
+    auto entries = parent_->entries(shard.part, wanted, std::min(count, end - wanted));
     if (!entries.ok()) {
       error_ = entries.status();
       near_.clear();

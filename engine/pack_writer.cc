@@ -14,10 +14,22 @@ using format::kSegmentBytesMax;
 
 namespace {
 
+// A directory block for each segment again, and the trailer.
+constexpr uint64_t footer_bytes(uint64_t segments) { return (segments + 1) * kBlockBytes; }
+constexpr uint64_t pack_bytes(uint64_t full_segments) {
+  return kBlockBytes + full_segments * kSegmentBytesMax + footer_bytes(full_segments);
+}
+
+// What full segments fill to the last byte: nothing is left to be cut off. Cutting waits for the
+// blocks to be discarded, which waits for the writes in flight.
+constexpr uint64_t kFullPackBytes =
+    pack_bytes((format::kPackBytesMax - pack_bytes(0)) / (pack_bytes(1) - pack_bytes(0)));
+static_assert(kFullPackBytes <= format::kPackBytesMax);
+
 // Room for a pack that will take `bytes_left` of payload: directories, padding between chunks and
 // one segment that is not filled. A wrong guess costs a second pack, nothing else.
 uint64_t pack_bound(uint64_t bytes_left, uint64_t object_bytes_max) {
-  uint64_t bound = format::kPackBytesMax;
+  uint64_t bound = kFullPackBytes;
   if (bytes_left < bound) {
     bound = std::min(bound, align_up(bytes_left + bytes_left / 16, kBlockBytes) + kSegmentBytesMax +
                                 8 * kBlockBytes);
@@ -28,9 +40,6 @@ uint64_t pack_bound(uint64_t bytes_left, uint64_t object_bytes_max) {
 
 // A completion that is there already takes less.
 constexpr std::chrono::microseconds kWaitMin{20};
-
-// A directory block for each segment again, and the trailer.
-uint64_t footer_bytes(size_t segments) { return (segments + 1) * kBlockBytes; }
 
 }  // namespace
 
@@ -65,10 +74,7 @@ Result<MutableBytes> PackWriter::reserve(uint64_t bytes, bool block_aligned) {
   CAISSON_CHECK(bytes > 0 && bytes <= kSegmentBytesMax - kBlockBytes);
   const uint64_t alignment = block_aligned ? kBlockBytes : format::kOffsetUnit;
   const auto fits = [&] {
-    // segment_.offset - buffer_offset_: the header block before a pack's first segment.
-    const uint64_t end =
-        std::min<uint64_t>(segment_.offset - buffer_offset_ + kSegmentBytesMax, buffer_.size());
-    return !buffer_.empty() && align_up(cursor_, alignment) + bytes <= end &&
+    return !buffer_.empty() && align_up(cursor_, alignment) + bytes <= segment_end() &&
            segment_.entries.size() < format::kSegmentEntriesMax;
   };
   if (!fits()) {
@@ -79,6 +85,26 @@ Result<MutableBytes> PackWriter::reserve(uint64_t bytes, bool block_aligned) {
   reserved_at_ = align_up(cursor_, alignment);
   reserved_bytes_ = bytes;
   return buffer_.subspan(reserved_at_, bytes);
+}
+
+uint64_t PackWriter::reservations_in_a_row(uint64_t bytes, bool block_aligned) const {
+  const auto count = [&](uint64_t begin, uint64_t end, size_t entries) -> uint64_t {
+    if (begin >= end) return 0;
+    return std::min<uint64_t>((end - begin) / bytes, format::kSegmentEntriesMax - entries);
+  };
+  uint64_t here = 0;
+  if (!buffer_.empty()) {
+    const uint64_t begin = align_up(cursor_, block_aligned ? kBlockBytes : format::kOffsetUnit);
+    here = count(begin, segment_end(), segment_.entries.size());
+  }
+  // In a segment of its own, behind the pack's header and the segment's directory.
+  if (here == 0) here = count(2 * kBlockBytes, pool_->buffer_bytes(), 0);
+  return std::max<uint64_t>(here, 1);
+}
+
+// Of the buffer. Before a pack's first segment it holds the pack's header block.
+uint64_t PackWriter::segment_end() const {
+  return std::min<uint64_t>(segment_.offset - buffer_offset_ + kSegmentBytesMax, buffer_.size());
 }
 
 void PackWriter::commit(format::ChunkEntry& entry, const Digest& digest) {
@@ -103,7 +129,8 @@ void PackWriter::open_pack() {
                 .save = options_.save,
                 .writer = options_.writer,
                 .number = next_number_};
-  open_->bytes_max = pack_bound(bytes_left_, objects_.caps().object_bytes_max);
+  if (!object_bytes_max_) object_bytes_max_ = objects_.caps().object_bytes_max;
+  open_->bytes_max = pack_bound(bytes_left_, *object_bytes_max_);
   open_->end = kBlockBytes;
   next_number_ += options_.number_step;
 }
@@ -114,8 +141,7 @@ Status PackWriter::open_segment() {
   CAISSON_CHECK(buffer_.empty());
   if (open_ != nullptr &&
       open_->end + kSegmentBytesMax + footer_bytes(open_->segments.size() + 1) > open_->bytes_max) {
-    full_.push_back(std::move(open_));
-    CAISSON_RETURN_IF_ERROR(settle());
+    CAISSON_RETURN_IF_ERROR(close_pack());
   }
   if (open_ == nullptr) open_pack();
   CAISSON_RETURN_IF_ERROR(take_buffer());
@@ -161,22 +187,47 @@ Status PackWriter::submit_segment() {
     if (!object.ok()) return poison(object.status());
     open_->object = std::move(object).value();
   }
-  while (queue_->in_flight() >= queue_->depth()) CAISSON_RETURN_IF_ERROR(reap());
-  if (options_.metrics != nullptr) {
-    options_.metrics->state().write_depth.observe(uint64_t{queue_->in_flight()});
-    options_.metrics->state().save_written_bytes.add(bytes);
-  }
-  const uint64_t tag = free_tags_.back();
-  const Status submitted =
-      queue_->submit_write(*open_->object, buffer_offset_, buffer.first(bytes), tag);
-  if (!submitted.ok()) return poison(submitted);
-  free_tags_.pop_back();
-  transfers_[tag] = {.buffer = buffer, .bytes = bytes, .pack = open_.get()};
-  add_in_flight(bytes);
-  ++open_->in_flight;
+  CAISSON_RETURN_IF_ERROR(submit(*open_, buffer_offset_, buffer.first(bytes), buffer));
   open_->end = segment_.offset + segment_.bytes;
   open_->segments.push_back(std::move(segment_));
   segment_ = {};
+  return ok_status();
+}
+
+Status PackWriter::submit(Pack& pack, uint64_t offset, Bytes bytes, MutableBytes buffer) {
+  while (queue_->in_flight() >= queue_->depth()) CAISSON_RETURN_IF_ERROR(reap());
+  if (options_.metrics != nullptr) {
+    options_.metrics->state().write_depth.observe(uint64_t{queue_->in_flight()});
+    options_.metrics->state().save_written_bytes.add(bytes.size());
+  }
+  const uint64_t tag = free_tags_.back();
+  const Status submitted = queue_->submit_write(*pack.object, offset, bytes, tag);
+  if (!submitted.ok()) return poison(submitted);
+  free_tags_.pop_back();
+  transfers_[tag] = {.buffer = buffer, .bytes = bytes.size(), .pack = &pack};
+  add_in_flight(bytes.size());
+  ++pack.in_flight;
+  return ok_status();
+}
+
+// Nothing is added to the open pack any more: its footer goes to the device behind its segments.
+Status PackWriter::close_pack() {
+  Pack& pack = *open_;
+  if (pack.object != nullptr) {  // something was committed to it
+    CAISSON_RETURN_IF_ERROR(encode_footer(pack));
+    CAISSON_RETURN_IF_ERROR(submit(pack, pack.end, pack.footer.bytes(), {}));
+  }
+  full_.push_back(std::move(open_));
+  return settle();
+}
+
+Status PackWriter::encode_footer(Pack& pack) {
+  const ByteVector footer = format::encode_pack_footer(pack.ref, pack.end, pack.segments);
+  CAISSON_CHECK(pack.end + footer.size() <= pack.bytes_max);
+  auto buffer = AlignedBuffer::allocate(footer.size());
+  if (!buffer.ok()) return poison(buffer.status());
+  pack.footer = std::move(buffer).value();
+  std::ranges::copy(footer, pack.footer.data());
   return ok_status();
 }
 
@@ -191,7 +242,7 @@ Status PackWriter::reap() {
   Transfer& transfer = transfers_[completion->tag];
   add_in_flight(uint64_t{0} - transfer.bytes);
   --transfer.pack->in_flight;
-  pool_->give(std::exchange(transfer.buffer, {}));
+  if (!transfer.buffer.empty()) pool_->give(std::exchange(transfer.buffer, {}));
   free_tags_.push_back(completion->tag);
   if (!completion->status.ok()) return poison(completion->status);
   return settle();
@@ -205,20 +256,21 @@ Status PackWriter::settle() {
   return ok_status();
 }
 
-// Footer, then data and name durable. The sync overlaps with the writes of the next pack.
+// Data and name durable, behind a footer. The sync overlaps with the writes of the next pack.
 Status PackWriter::seal(Pack& pack) {
   if (pack.object == nullptr) return ok_status();  // nothing was committed to it
   const TraceSpan span(options_.trace, write_row_, "sync a pack", pack.end);
-  const ByteVector footer = format::encode_pack_footer(pack.ref, pack.end, pack.segments);
-  const uint64_t bytes = pack.end + footer.size();
-  CAISSON_CHECK(bytes <= pack.bytes_max);
-  if (Status written = pack.object->write(pack.end, footer); !written.ok()) {
-    return poison(std::move(written));
+  if (pack.footer.size() == 0) {
+    CAISSON_RETURN_IF_ERROR(encode_footer(pack));
+    if (Status written = pack.object->write(pack.end, pack.footer.bytes()); !written.ok()) {
+      return poison(std::move(written));
+    }
   }
+  const uint64_t bytes = pack.end + pack.footer.size();
   if (Status published = pack.object->publish(bytes); !published.ok()) {
     return poison(std::move(published));
   }
-  sealed_.push_back({.object = pack.ref, .bytes = bytes, .digest = digest_of(footer)});
+  sealed_.push_back({.object = pack.ref, .bytes = bytes, .digest = digest_of(pack.footer.bytes())});
   return ok_status();
 }
 

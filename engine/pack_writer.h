@@ -1,7 +1,9 @@
 // One worker's packs. The save pipeline reserves room in the segment that is being filled, gathers
 // or encodes a chunk straight into it, and commits or drops it; whole segments go to the device
-// through the worker's own TransferQueue, and a full pack is sealed (footer, sync, name) as soon as
-// its last write has come back, while the next one is already being filled.
+// through the worker's own TransferQueue, behind the last one of a pack its footer, and a full pack
+// is sealed (sync, name) as soon as its last write has come back, while the next one is already
+// being filled. A footer written by itself would wait for all writes in flight, and the device then
+// for us.
 //
 // Thread-compatible: one worker owns it, and everything between begin() and end() happens on one
 // thread. Invariants:
@@ -15,6 +17,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "caisson/metrics.h"
@@ -59,6 +62,10 @@ class PackWriter {
   // else of 64. Submits the segment and waits for a free buffer where it has to. One reservation at
   // a time, ended by commit or drop.
   Result<MutableBytes> reserve(uint64_t bytes, bool block_aligned);
+  // How many reservations of `bytes`, a multiple of the alignment, follow each other without a gap
+  // from the next one on, each in the place where the one before ends. At least 1. Until they are
+  // made, what is written behind the first of them stays as it is.
+  uint64_t reservations_in_a_row(uint64_t bytes, bool block_aligned) const;
   // The first entry.stored_bytes bytes of the reservation, whose digest is `digest`, are the stored
   // form of entry.id: fills in place and checksum.
   void commit(format::ChunkEntry& entry, const Digest& digest);
@@ -88,18 +95,23 @@ class PackWriter {
     uint64_t end = 0;  // where the next segment starts
     std::unique_ptr<ObjectWriter> object;
     std::vector<format::Segment> segments;
+    AlignedBuffer footer;  // once nothing is added any more
     uint32_t in_flight = 0;
   };
   struct Transfer {
-    MutableBytes buffer;
+    MutableBytes buffer;  // of the pool; empty: a footer
     uint64_t bytes = 0;  // of it, that are being written
     Pack* pack = nullptr;
   };
 
+  uint64_t segment_end() const;
   Status open_segment();
   Status take_buffer();
   Status submit_segment();
   void open_pack();
+  Status close_pack();
+  Status encode_footer(Pack& pack);
+  Status submit(Pack& pack, uint64_t offset, Bytes bytes, MutableBytes buffer);
   Status reap();
   Status settle();
   Status seal(Pack& pack);
@@ -111,6 +123,7 @@ class PackWriter {
   uint32_t write_row_ = 0, flight_row_ = 0;  // of the trace
   uint64_t bytes_in_flight_ = 0;
   uint64_t bytes_left_ = format::kPackBytesMax;
+  std::optional<uint64_t> object_bytes_max_;  // of the store; asked for once
   uint32_t next_number_;
   uint64_t stored_bytes_ = 0;
   Buffers buffers_;

@@ -180,7 +180,7 @@ class DirWriter final : public ObjectWriter {
     if (bytes > bytes_max_) return note(invalid_argument(key_ + ": larger than it was to be"));
     // Nobody saw those outcomes, so nobody may vouch for them.
     if (in_flight_ > 0) return note(invalid_argument(key_ + ": published with writes in flight"));
-    CAISSON_RETURN_IF_ERROR(note(file_->truncate(bytes)));
+    if (bytes < bytes_max_) CAISSON_RETURN_IF_ERROR(note(file_->truncate(bytes)));
     CAISSON_RETURN_IF_ERROR(note(file_->sync()));
     CAISSON_RETURN_IF_ERROR(note(directories_->sync(parent_of(file_->path()))));
     published_ = true;
