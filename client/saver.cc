@@ -186,7 +186,7 @@ OwnedInput own_input(const SaveInput& input) {
   return owned;
 }
 
-Status stage_input(OwnedInput& input) {
+Status stage_input(StoreContext& context, OwnedInput& input) {
   // Checked here as far as the copy relies on it; the pipeline checks everything.
   const auto check = [](const TensorShard& shard) -> Result<uint64_t> {
     CAISSON_RETURN_IF_ERROR(check_dtype(shard.tensor.dtype));
@@ -225,7 +225,7 @@ Status stage_input(OwnedInput& input) {
     total += align_up(bytes, kStageAlignment);
   }
   if (total == 0) return ok_status();
-  CAISSON_ASSIGN_OR_RETURN(input.arena, AlignedBuffer::allocate(total));
+  CAISSON_ASSIGN_OR_RETURN(input.arena, context.take_staging(total));
   uint64_t at = 0;
   for (size_t i = 0; i < input.items.size(); ++i) {
     if (sizes[i] == 0) continue;

@@ -146,7 +146,7 @@ Result<PendingSave> StoreImpl::start_save(const std::string& name, const SaveInp
   CAISSON_RETURN_IF_ERROR(unseen_error());
   CAISSON_RETURN_IF_ERROR(check_save(*context_, name, options));
   auto owned = std::make_shared<OwnedInput>(own_input(input));
-  if (options.stage) CAISSON_RETURN_IF_ERROR(stage_input(*owned));
+  if (options.stage) CAISSON_RETURN_IF_ERROR(stage_input(*context_, *owned));
 
   auto state = std::make_shared<PendingSave::State>();
   {
@@ -161,7 +161,8 @@ Result<PendingSave> StoreImpl::start_save(const std::string& name, const SaveInp
     SaveOptions with_stop = options;
     with_stop.stop = state->stop.get_token();
     auto report = save_whole(*context_, name, owned->items, with_stop);
-    owned.reset();  // the staging arena goes before anybody hears that the save is over
+    context_->keep_staging(std::move(owned->arena));  // before anybody hears that the save is over
+    owned.reset();
     context_->count_end(Operation::kSave, report.status());
     if (!report.ok()) return state->finish(report.status(), {});
     if (context_->metrics() != nullptr) {

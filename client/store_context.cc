@@ -141,6 +141,20 @@ Result<uint64_t> StoreContext::append_claim(const std::string& run, const std::s
   return epoch;
 }
 
+Result<AlignedBuffer> StoreContext::take_staging(uint64_t bytes) {
+  {
+    MutexLock lock(staging_mutex_);
+    AlignedBuffer kept = std::move(staging_);
+    if (kept.size() >= bytes) return kept;
+  }  // a smaller one is unmapped before a larger one is asked for
+  return AlignedBuffer::allocate(bytes);
+}
+
+void StoreContext::keep_staging(AlignedBuffer arena) {
+  MutexLock lock(staging_mutex_);
+  if (arena.size() > staging_.size()) std::swap(arena, staging_);
+}
+
 Result<uint64_t> StoreContext::epoch_of(const std::string& run) {
   MutexLock lock(mutex_);
   if (const auto known = epochs_.find(run); known != epochs_.end()) return known->second;

@@ -45,6 +45,12 @@ class StoreContext {
   void count_end(Operation operation, const Status& status) const;
   ChunkHints* hints() { return hints_; }  // null: saves dedup by position alone
 
+  // Memory of at least `bytes` for a staged save: what an earlier one left, if that is enough. To
+  // find the pages of new memory takes several times as long as to copy the state there.
+  Result<AlignedBuffer> take_staging(uint64_t bytes) CAISSON_EXCLUDES(staging_mutex_);
+  // Keeps it for the next staged save: one, the largest.
+  void keep_staging(AlignedBuffer arena) CAISSON_EXCLUDES(staging_mutex_);
+
   // The epoch under which this Store saves to `run`: claimed at the first call, the same ever
   // after, so that a claim by somebody else fences this Store until it claims again.
   Result<uint64_t> epoch_of(const std::string& run) CAISSON_EXCLUDES(mutex_);
@@ -82,6 +88,8 @@ class StoreContext {
   ByteVector store_file_;  // as it was read
   bool writable_ = true;
   std::unique_ptr<Log> log_;
+  Mutex staging_mutex_;
+  AlignedBuffer staging_ CAISSON_GUARDED_BY(staging_mutex_);
   Mutex mutex_;
   bool creates_once_ CAISSON_GUARDED_BY(mutex_) = false;  // the target was seen to
   std::map<std::string, uint64_t, std::less<>> epochs_ CAISSON_GUARDED_BY(mutex_);

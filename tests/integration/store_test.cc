@@ -237,6 +237,24 @@ TEST_F(StoreTest, StagedTensorsMayChangeAtOnce) {
   }
 }
 
+// The memory of a staged save serves the next one, also where that takes less of it, and more.
+TEST_F(StoreTest, StagedSavesFollowEachOther) {
+  auto store = open();
+  uint64_t step = 0;
+  for (const uint64_t rows : {700, 300, 1500, 700}) {
+    std::vector<TestTensor> model{{"w", kF32, shape_of({rows, 1000}), ++step}};
+    const auto before = model;
+    const std::vector<TensorShard> shards = whole_shards(model);
+    const std::string name = "run/" + std::to_string(step);
+    auto pending = store->save(name, {.tensors = shards, .blobs = {}, .aliases = {}},
+                               {.codec = "raw", .stage = true});
+    ASSERT_TRUE(pending.ok()) << pending.status().to_string();
+    std::ranges::fill(model[0].bytes, std::byte{0});
+    ASSERT_TRUE(pending->wait().ok()) << pending->wait().to_string();
+    expect_holds(*store, name, before);
+  }
+}
+
 TEST_F(StoreTest, TakenNamesAreRefusedOrReplaced) {
   const auto model = small_model(1), other = small_model(100);
   auto store = open();
