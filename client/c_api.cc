@@ -22,6 +22,7 @@ struct caisson_bytes {
 
 struct caisson_report {
   caisson::SaveReport report;
+  std::vector<caisson_codec_use> codecs;  // points into the report
 };
 
 namespace caisson::c {
@@ -140,7 +141,18 @@ caisson_bytes* make_bytes(std::string_view text) {
 }
 
 caisson_report* make_report(SaveReport report) {
-  return new caisson_report{.report = std::move(report)};
+  auto made = std::make_unique<caisson_report>();
+  made->report = std::move(report);
+  for (const CodecUse& use : made->report.codecs) {
+    made->codecs.push_back({.struct_size = sizeof(caisson_codec_use),
+                            .reserved = 0,
+                            .codec = use.codec.c_str(),
+                            .reason = use.reason.c_str(),
+                            .chunks = use.chunks,
+                            .raw_bytes = use.raw_bytes,
+                            .stored_bytes = use.stored_bytes});
+  }
+  return made.release();
 }
 
 ProgressFn callback_into(std::shared_ptr<ProgressCell> cell) {
@@ -209,6 +221,10 @@ int32_t caisson_report_get(const caisson_report* report, caisson_save_report* fi
     if (report == nullptr) return caisson::invalid_argument("the report is null");
     return caisson::c::write_report(report->report, fields);
   });
+}
+const caisson_codec_use* caisson_report_codecs(const caisson_report* report, uint64_t* count) {
+  if (count != nullptr) *count = report != nullptr ? report->codecs.size() : 0;
+  return report != nullptr ? report->codecs.data() : nullptr;
 }
 void caisson_report_free(caisson_report* report) { delete report; }
 

@@ -212,16 +212,23 @@ Result<StoreOptions> read_options(const caisson_store_options* options) {
 Result<SaveOptions> read_options(const caisson_save_options* options) {
   caisson_save_options given;
   CAISSON_RETURN_IF_ERROR(read_one(options, given, "save options"));
-  CAISSON_RETURN_IF_ERROR(
-      check_bits(given.flags, CAISSON_SAVE_NO_DEDUP | CAISSON_SAVE_STAGE | CAISSON_SAVE_OVERWRITE,
-                 "the save options"));
+  CAISSON_RETURN_IF_ERROR(check_bits(given.flags,
+                                     CAISSON_SAVE_NO_DEDUP | CAISSON_SAVE_STAGE |
+                                         CAISSON_SAVE_OVERWRITE | CAISSON_SAVE_DETERMINISTIC,
+                                     "the save options"));
   SaveOptions read;
   read.dedup = (given.flags & CAISSON_SAVE_NO_DEDUP) == 0;
   read.stage = (given.flags & CAISSON_SAVE_STAGE) != 0;
   read.overwrite = (given.flags & CAISSON_SAVE_OVERWRITE) != 0;
+  read.codec_deterministic = (given.flags & CAISSON_SAVE_DETERMINISTIC) != 0;
   set_text(read.codec, given.codec);
   set_text(read.base, given.base);
   set_text(read.metadata_json, given.metadata_json);
+  set_text(read.delta, given.delta);
+  if (!(given.codec_cpu_max >= 0)) {  // NaN, too
+    return invalid_argument("codec_cpu_max is a number of cores, 0 for no bound");
+  }
+  if (given.codec_cpu_max > 0) read.codec_cpu = given.codec_cpu_max;
   if (given.workers > 0) read.workers = given.workers;
   switch (given.memory_check) {
     case CAISSON_MEMORY_CHECK_SAMPLED:

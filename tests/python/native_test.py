@@ -53,6 +53,8 @@ class NativeTest(unittest.TestCase):
         self.assertTrue(save.done())
         self.assertEqual(save.report.raw_bytes, self.array.nbytes + 3)
         self.assertEqual(save.progress(), (self.array.nbytes + 3,) * 2)
+        # The blob is so small that it is no chunk.
+        self.assertEqual(sum(u.raw_bytes for u in save.report.codecs), self.array.nbytes)
         (info,) = self.store.checkpoints()
         self.assertEqual((info.name, info.latest, info.metadata), ("run/1", True, {"loss": 2.5}))
         self.assertEqual(self.store.info(info.pinned), info)
@@ -298,6 +300,8 @@ class NativeTest(unittest.TestCase):
             SaveOptions(metadata_json="[1]"),
             SaveOptions(base="no/1"),
             SaveOptions(workers=-1),
+            SaveOptions(codec_cpu_max=-1),
+            SaveOptions(codec_cpu_max=float("nan")),
         ):
             with self.subTest(options=options), self.assertRaises(caisson.CaissonError):
                 self.store.save("run/1", [shard("w", self.array)], None, None, options).wait()
@@ -337,7 +341,7 @@ class RawCalls(unittest.TestCase):
         given = _records.Input([shard("w", np.zeros(4, dtype=np.float32))], {"b": b"x"}, {"a": "w"})
         for i in range(400):
             trial = _abi.SaveInput.from_buffer_copy(given.struct)
-            options = _abi.SaveOptions(ctypes.sizeof(_abi.SaveOptions), 0, b"auto", b"", b"{}", 1, 0)
+            options = _abi.SaveOptions(ctypes.sizeof(_abi.SaveOptions), 0, b"auto", b"", b"{}")
             kind = rng.choice(("size", "options", "count", "null", "null_out", "flags"))
             out = ctypes.byref(ctypes.c_void_p())
             if kind == "size":
@@ -352,7 +356,7 @@ class RawCalls(unittest.TestCase):
             elif kind == "null_out":
                 out = None
             else:
-                options.flags = 1 << rng.randrange(3, 32)
+                options.flags = 1 << rng.randrange(4, 32)
             code = self.code_of(
                 "save_start", handle, b"run/1", ctypes.byref(trial), ctypes.byref(options), out
             )

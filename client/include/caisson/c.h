@@ -155,9 +155,10 @@ typedef struct caisson_save_input {
 } caisson_save_input;
 
 enum {
-  CAISSON_SAVE_NO_DEDUP = 1,   // do not compare with the run's latest checkpoint
-  CAISSON_SAVE_STAGE = 2,      // copy every tensor before caisson_save_start returns
-  CAISSON_SAVE_OVERWRITE = 4,  // replace a live checkpoint of the same name
+  CAISSON_SAVE_NO_DEDUP = 1,       // do not compare with the run's latest checkpoint
+  CAISSON_SAVE_STAGE = 2,          // copy every tensor before caisson_save_start returns
+  CAISSON_SAVE_OVERWRITE = 4,      // replace a live checkpoint of the same name
+  CAISSON_SAVE_DETERMINISTIC = 8,  // "auto" goes by the bytes alone: equal input, equal packs
 };
 enum {  // how lent memory that changes during a save is noticed; see options.h
   CAISSON_MEMORY_CHECK_SAMPLED = 0,
@@ -173,6 +174,9 @@ typedef struct caisson_save_options {
   const char* metadata_json;  // null: "{}"; a JSON object kept with the checkpoint
   uint32_t workers;           // 0: 1
   uint32_t memory_check;      // CAISSON_MEMORY_CHECK_...
+  const char* delta;          // null: none; tensors that match this glob are stored as differences
+                              // from the checkpoint compared with, where that is clearly smaller
+  double codec_cpu_max;       // cores that "auto" spends on coding at most; 0: no bound
 } caisson_save_options;
 
 // ---- futures: what takes time runs in a thread of the library
@@ -214,6 +218,18 @@ typedef struct caisson_save_report {
 } caisson_save_report;
 CAISSON_API int32_t caisson_report_get(const caisson_report* report, caisson_save_report* fields,
                                        caisson_error** error);
+typedef struct caisson_codec_use {
+  uint32_t struct_size;
+  uint32_t reserved;
+  const char* codec;   // "raw", "planes", ...
+  const char* reason;  // why with that one: docs/operations.md, "Codecs"
+  uint64_t chunks;
+  uint64_t raw_bytes;
+  uint64_t stored_bytes;
+} caisson_codec_use;
+// How what was newly stored is encoded: an array of *count, valid as long as the report.
+CAISSON_API const caisson_codec_use* caisson_report_codecs(const caisson_report* report,
+                                                           uint64_t* count);
 CAISSON_API void caisson_report_free(caisson_report* report);
 // Of a save that finished well.
 CAISSON_API int32_t caisson_future_report(caisson_future* future, caisson_report** report,

@@ -27,7 +27,7 @@ from caisson._errors import (
     UnsupportedError,
     WaitTimeoutError,
 )
-from caisson._native import CheckpointInfo, SaveReport, TensorInfo
+from caisson._native import CheckpointInfo, CodecUse, SaveReport, TensorInfo
 from caisson._store import (
     Count,
     DiffReport,
@@ -49,6 +49,7 @@ __all__ = [
     "CaissonError",
     "CancelledError",
     "CheckpointInfo",
+    "CodecUse",
     "CorruptionError",
     "Count",
     "DiffReport",

@@ -51,6 +51,8 @@ class SaveOptions(Structure):
         ("metadata_json", c_char_p),
         ("workers", c_uint32),
         ("memory_check", c_uint32),
+        ("delta", c_char_p),
+        ("codec_cpu_max", ctypes.c_double),
     ]
 
 
@@ -67,6 +69,18 @@ class SaveReport(Structure):
         ("stored_bytes", c_uint64),
         ("stall_seconds", ctypes.c_double),
         ("seconds", ctypes.c_double),
+    ]
+
+
+class CodecUse(Structure):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("codec", c_char_p),
+        ("reason", c_char_p),
+        ("chunks", c_uint64),
+        ("raw_bytes", c_uint64),
+        ("stored_bytes", c_uint64),
     ]
 
 
@@ -123,6 +137,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "future_mark_ready": (c_int32, [_HANDLE, c_void_p, c_uint64, _OUT]),
     "future_report": (c_int32, [_HANDLE, _OUT, _OUT]),
     "report_get": (c_int32, [_HANDLE, POINTER(SaveReport), _OUT]),
+    "report_codecs": (c_void_p, [_HANDLE, _COUNT]),
     "report_free": (None, [_HANDLE]),
     "save_start": (
         c_int32,

@@ -22,6 +22,8 @@ def save(
     metadata: Mapping[str, Any] | None = ...,
     wait: Literal[True] = ...,
     codec: str = ...,
+    codec_cpu_max: float = ...,
+    delta: str = ...,
     dedup: bool = ...,
     base: str = ...,
     stage: bool | None = ...,
@@ -41,6 +43,8 @@ def save(
     metadata: Mapping[str, Any] | None = ...,
     wait: Literal[False],
     codec: str = ...,
+    codec_cpu_max: float = ...,
+    delta: str = ...,
     dedup: bool = ...,
     base: str = ...,
     stage: bool | None = ...,
@@ -59,6 +63,8 @@ def save(
     metadata: Mapping[str, Any] | None = None,
     wait: bool = True,
     codec: str = "auto",
+    codec_cpu_max: float = 0,
+    delta: str = "",
     dedup: bool = True,
     base: str = "",
     stage: bool | None = None,
@@ -77,7 +83,10 @@ def save(
         blobs: name -> bytes that belong to the checkpoint.
         metadata: what JSON can hold, kept with the checkpoint.
         wait: False returns a PendingSave at once, having copied the tensors (see stage).
-        codec: "auto", "raw", "zstd", "planes" or "entropy".
+        codec: "auto" chooses for each chunk; or "raw", "zstd", "planes", "entropy".
+        codec_cpu_max: cores that "auto" spends on coding at most; 0: no bound.
+        delta: a glob; tensors that match are stored as differences from the checkpoint that the save
+            is compared with, where that is clearly smaller.
         dedup: store only what changed since the run's latest checkpoint, or since `base`.
         stage: copy the tensors before returning, so that they may change at once. The default is to
             copy exactly if wait is False. Without it the memory is lent until the save has finished
@@ -102,6 +111,8 @@ def save(
         "blobs": blobs,
         "metadata": metadata,
         "codec": codec,
+        "codec_cpu_max": codec_cpu_max,
+        "delta": delta,
         "dedup": dedup,
         "base": base,
         "stage": stage,

@@ -22,6 +22,7 @@ from caisson._records import (
     DTYPES,
     TENSOR,
     CheckpointInfo,
+    CodecUse,
     Input,
     SaveOptions,
     SaveReport,
@@ -37,6 +38,7 @@ __all__ = [
     "DTYPES",
     "DTYPE_NAMES",
     "CheckpointInfo",
+    "CodecUse",
     "Future",
     "PendingSave",
     "SaveOptions",
@@ -55,6 +57,9 @@ def _take_report(handle: int) -> SaveReport:
     fields = _abi.SaveReport(struct_size=sizeof(_abi.SaveReport))
     try:
         lib.call("report_get", handle, byref(fields))
+        count = c_uint64()
+        at = lib.functions["report_codecs"](handle, byref(count))
+        uses = (_abi.CodecUse * count.value).from_address(at) if count.value else ()
         return SaveReport(
             fields.name.decode(),
             fields.tensors,
@@ -65,6 +70,12 @@ def _take_report(handle: int) -> SaveReport:
             fields.stall_seconds,
             fields.seconds,
             fields.warning.decode(),
+            tuple(
+                CodecUse(
+                    u.codec.decode(), u.reason.decode(), u.chunks, u.raw_bytes, u.stored_bytes
+                )
+                for u in uses
+            ),
         )
     finally:
         lib.functions["report_free"](handle)

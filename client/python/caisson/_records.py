@@ -102,7 +102,7 @@ class SaveOptions:
     """How a checkpoint is saved; see caisson.save for the words.
 
     `memory_check` is "sampled", "off" or "full": how memory that was lent and changed during the
-    save is noticed.
+    save is noticed. `codec_cpu_max` bounds the cores that the codec "auto" spends, 0 does not.
     """
 
     codec: str = "auto"
@@ -112,7 +112,21 @@ class SaveOptions:
     memory_check: str = "sampled"
     overwrite: bool = False
     metadata_json: str = "{}"
-    workers: int = 1
+    workers: int = 0
+    delta: str = ""
+    codec_cpu_max: float = 0
+    deterministic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CodecUse:
+    """How much of what was newly stored has which codec, and why that one. Sizes in bytes."""
+
+    codec: str
+    reason: str
+    chunks: int
+    raw_bytes: int
+    stored_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +142,7 @@ class SaveReport:
     stall_seconds: float
     seconds: float
     warning: str
+    codecs: tuple[CodecUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,12 +337,17 @@ def pack_save_options(options: SaveOptions | None) -> _abi.SaveOptions:
         raise InvalidArgumentError(f"workers = {options.workers}")
     return _abi.SaveOptions(
         sizeof(_abi.SaveOptions),
-        (not options.dedup) * 1 | options.stage * 2 | options.overwrite * 4,
+        (not options.dedup) * 1
+        | options.stage * 2
+        | options.overwrite * 4
+        | options.deterministic * 8,
         encode(options.codec, "codec"),
         encode(options.base, "base"),
         encode(options.metadata_json, "metadata"),
         options.workers,
         _MEMORY_CHECKS[options.memory_check],
+        encode(options.delta, "delta"),
+        options.codec_cpu_max,
     )
 
 
