@@ -5,48 +5,22 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <utility>
 
 #include "client/background.h"
 #include "client/glob.h"
+#include "client/open_objects.h"
 #include "client/open_store.h"
 #include "client/pending_save.h"
 #include "client/restorer.h"
 #include "client/saver.h"
 #include "client/store_context.h"
 #include "engine/live_read.h"
-#include "io/object_dir.h"
 #include "io/posix_file_system.h"
 
 namespace caisson {
 
 namespace {
-
-// Where a URL points: the absolute path of a directory.
-Result<std::string> directory_of_url(const std::string& url) {
-  std::string path = url;
-  if (const size_t scheme = url.find("://"); scheme != std::string::npos) {
-    if (!url.starts_with("file://")) {
-      return unsupported("\"" + url + "\": this version stores into directories only; give a " +
-                         "path, or file:// and a path");
-    }
-    path = url.substr(scheme + 3);
-    if (!path.starts_with('/')) {
-      return invalid_argument("\"" + url + "\": a file URL has an absolute path, as in " +
-                              "file:///data/checkpoints");
-    }
-  }
-  if (path.empty() || path.find('\0') != std::string::npos) {
-    return invalid_argument("an empty path is no store");
-  }
-  std::error_code error;
-  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
-  if (error) return errno_status(error.value(), path);
-  std::string normal = absolute.lexically_normal().string();
-  while (normal.size() > 1 && normal.ends_with('/')) normal.pop_back();
-  return normal;
-}
 
 // A directory that holds files but no store is refused, so that a mistyped path never becomes one.
 Status refuse_foreign_directory(FileSystem& files, const std::string& root) {
@@ -381,15 +355,17 @@ Result<std::unique_ptr<Store>> Store::open(const std::string& url, const StoreOp
 
 Result<std::unique_ptr<Store>> open_store_at(const std::string& url, const StoreOptions& options,
                                              ChunkHints* hints) {
-  CAISSON_ASSIGN_OR_RETURN(const std::string root, directory_of_url(url));
-  CAISSON_ASSIGN_OR_RETURN(std::shared_ptr<FileSystem> files,
+  CAISSON_ASSIGN_OR_RETURN(const StoreUrl parsed, parse_store_url(url));
+  CAISSON_ASSIGN_OR_RETURN(const std::shared_ptr<FileSystem> files,
                            make_posix_file_system(options.io_engine));
   if (!options.create_beside_files) {
-    CAISSON_RETURN_IF_ERROR(refuse_foreign_directory(*files, root));
+    CAISSON_RETURN_IF_ERROR(refuse_foreign_directory(*files, parsed.root));
   }
-  auto store = open_store(make_object_dir(std::move(files), root, system_uuids()), system_uuids(),
-                          system_clock(), options, hints);
-  if (!store.ok()) return store.status().with_context(root);
+  CAISSON_ASSIGN_OR_RETURN(
+      std::unique_ptr<ObjectStore> objects,
+      open_objects(files, parsed, system_uuids(), system_clock(), options.create));
+  auto store = open_store(std::move(objects), system_uuids(), system_clock(), options, hints);
+  if (!store.ok()) return store.status().with_context(parsed.root);
   return store;
 }
 

@@ -54,6 +54,33 @@ void find_bases(ObjectStore& objects, Manifest& manifest,
   }
 }
 
+// So that reads of several devices are in flight together: each device's reads keep their order,
+// and come as often as there are many.
+void alternate_devices(const ObjectStore& objects, Manifest& manifest,
+                       std::vector<PlannedRead>& reads) {
+  struct Place {
+    uint32_t device = 0;
+    double share = 0;  // of its device's reads, that come before
+  };
+  std::vector<Place> places(reads.size());
+  std::vector<uint64_t> counts(objects.devices(), 0);
+  for (size_t i = 0; i < reads.size(); ++i) {
+    const format::SealedRef& object = object_of(manifest.root(), manifest.packs(), reads[i].object);
+    places[i].device = objects.device_of(object.object.key());
+    places[i].share = static_cast<double>(counts[places[i].device]++);
+  }
+  std::vector<size_t> order(reads.size());
+  for (size_t i = 0; i < reads.size(); ++i) {
+    places[i].share /= static_cast<double>(counts[places[i].device]);
+    order[i] = i;
+  }
+  std::ranges::stable_sort(order, {}, [&](size_t i) { return places[i].share; });
+  std::vector<PlannedRead> alternating;
+  alternating.reserve(reads.size());
+  for (const size_t i : order) alternating.push_back(reads[i]);
+  reads = std::move(alternating);
+}
+
 Result<RestorePlan> plan_reads(ObjectStore& objects, Manifest& manifest,
                                const RestoreRequest& request) {
   const format::Root& root = manifest.root();
@@ -74,7 +101,9 @@ Result<RestorePlan> plan_reads(ObjectStore& objects, Manifest& manifest,
   if (const auto lone = builder.lone_twins(); !lone.empty()) {
     find_bases(objects, manifest, lone, builder);
   }
-  return std::move(builder).finish();
+  RestorePlan plan = std::move(builder).finish();
+  if (objects.devices() > 1) alternate_devices(objects, manifest, plan.reads);
+  return plan;
 }
 
 // The memory of the targets, as it will be filled.

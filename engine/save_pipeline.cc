@@ -32,7 +32,9 @@ class RankPartPipeline final : public SavePipeline {
     if (shared_.config.hints != nullptr) {
       shared_.store_dedup = std::make_unique<StoreDedup>(objects, *shared_.config.hints);
     }
-    const uint32_t workers = std::clamp(shared_.config.workers, 1u, kWorkersMax);
+    // Each worker fills one pack at a time, so there is one for every device at least.
+    const uint32_t workers =
+        std::clamp(std::max(shared_.config.workers, objects.devices()), 1u, kWorkersMax);
     for (uint32_t i = 0; i < workers; ++i) {
       workers_.emplace_back(objects, budget, shared_, i, workers);
     }
@@ -90,7 +92,10 @@ Status RankPartPipeline::put(std::span<const SaveItem> items) {
   SaveBatches checks(plan.units, [](const SaveBatch&) { return ok_status(); });
   {
     std::vector<std::jthread> others;
-    for (size_t i = 1; i < workers_.size(); ++i) {
+    // No more than there are batches: a small put needs no thread.
+    const uint64_t working = std::min<uint64_t>(
+        workers_.size(), (plan.units + SaveBatches::kBatchUnits - 1) / SaveBatches::kBatchUnits);
+    for (size_t i = 1; i < working; ++i) {
       others.emplace_back([&, i] { workers_[i].run(plan, batches, checks); });
     }
     workers_.front().run(plan, batches, checks);

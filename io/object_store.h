@@ -92,6 +92,10 @@ class ObjectStore {
   // Costs the same however many names there are.
   virtual Status sync_names(std::string_view prefix) = 0;
   virtual ObjectCaps caps() = 0;
+  // On how many devices it spreads what it holds, and on which of them, from 0, `key` lies: whoever
+  // moves much keeps all of them busy.
+  virtual uint32_t devices() const { return 1; }
+  virtual uint32_t device_of(std::string_view /*key*/) const { return 0; }
   virtual Result<std::unique_ptr<TransferQueue>> make_queue(const IoQueueOptions& options) = 0;
 };
 

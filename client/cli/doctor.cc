@@ -13,9 +13,9 @@
 
 #include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
-#include "client/cli/store_access.h"
 #include "client/cli/text.h"
 #include "client/new_file.h"
+#include "client/open_objects.h"
 #include "io/create_race.h"
 #include "io/object_dir.h"
 #include "io/posix_file_system.h"
@@ -222,7 +222,7 @@ class DoctorCommand final : public Command {
     findings.push_back(check_limit("open_files", RLIMIT_NOFILE, 1024,
                                    "raise the limit (ulimit -n) to 1024 or more"));
     if (!directory_.empty()) {
-      CAISSON_RETURN_IF_ERROR(check_directory(session, findings));
+      CAISSON_RETURN_IF_ERROR(check_directories(session, findings));
     }
     bool bad = false;
     for (const Finding& finding : findings) bad = bad || finding.grade == Grade::kBad;
@@ -231,8 +231,40 @@ class DoctorCommand final : public Command {
   }
 
  private:
-  Status check_directory(const Session& session, std::vector<Finding>& findings) const {
-    CAISSON_ASSIGN_OR_RETURN(const std::string wanted, directory_of_url(directory_));
+  // Every directory of the store, where there is one.
+  Status check_directories(const Session& session, std::vector<Finding>& findings) const {
+    CAISSON_ASSIGN_OR_RETURN(const StoreUrl url, parse_store_url(directory_));
+    CAISSON_ASSIGN_OR_RETURN(const std::shared_ptr<FileSystem> files,
+                             make_posix_file_system(session.globals.io_engine));
+    CAISSON_ASSIGN_OR_RETURN(std::vector<std::string> directories,
+                             directories_of_store(files, url));
+    if (directories.size() > 1) {
+      const auto objects =
+          open_objects(files, url, system_uuids(), system_clock(), /*create=*/false);
+      findings.push_back(
+          {.check = "directories",
+           .grade = objects.ok() ? Grade::kGood : Grade::kBad,
+           .found = objects.ok()
+                        ? fmt::format("{} of one store, each as marked", directories.size())
+                        : std::string(objects.status().message()),
+           .advice = objects.ok() ? "" : "no save or restore goes on without all of them"});
+      if (!objects.ok()) directories.resize(1);
+    } else {
+      directories.insert(directories.end(), url.directories.begin(), url.directories.end());
+    }
+    for (const std::string& directory : directories) {
+      const size_t first = findings.size();
+      CAISSON_RETURN_IF_ERROR(check_directory(session, directory, findings));
+      if (directories.size() == 1) continue;
+      for (size_t i = first; i < findings.size(); ++i) {
+        findings[i].found = directory + ": " + findings[i].found;
+      }
+    }
+    return ok_status();
+  }
+
+  static Status check_directory(const Session& session, const std::string& wanted,
+                                std::vector<Finding>& findings) {
     const std::string directory = standing_directory(wanted);
     if (!std::filesystem::is_directory(directory)) {
       return invalid_argument(directory + " is a file; a store is a directory");

@@ -3,10 +3,8 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
-
+#include "client/open_objects.h"
 #include "client/store_context.h"
-#include "io/object_dir.h"
 #include "io/posix_file_system.h"
 
 namespace caisson::cli {
@@ -16,26 +14,17 @@ constexpr uint64_t kStoreFileBytesMax = 64 << 10;
 
 }  // namespace
 
-Result<std::string> directory_of_url(const std::string& url) {
-  std::string path = url.starts_with("file://") ? url.substr(7) : url;
-  if (path.empty() || path.find("://") != std::string::npos) {
-    return invalid_argument(
-        fmt::format("\"{}\" is no store: give a directory, or file:// and a directory", url));
-  }
-  std::error_code error;
-  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
-  if (error) return errno_status(error.value(), path);
-  return absolute.lexically_normal().string();
-}
-
 Result<StoreAccess> StoreAccess::open(const std::string& url, const Session& session) {
-  CAISSON_ASSIGN_OR_RETURN(const std::string root, directory_of_url(url));
-  CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<FileSystem> files,
+  CAISSON_ASSIGN_OR_RETURN(const StoreUrl parsed, parse_store_url(url));
+  const std::string& root = parsed.root;
+  CAISSON_ASSIGN_OR_RETURN(const std::shared_ptr<FileSystem> files,
                            make_posix_file_system(session.globals.io_engine));
   if (const auto there = files->stat(root); there.ok() && !there->is_directory) {
     return invalid_argument(root + " is a file; a store is a directory");
   }
-  auto objects = make_object_dir(std::move(files), root, system_uuids());
+  CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<ObjectStore> objects,
+                           open_objects(files, parsed, system_uuids(), system_clock(),
+                                        /*create=*/false));
   auto marker = objects->get(format::kStoreKey, kStoreFileBytesMax);
   if (!marker.ok()) {
     if (marker.status().code() != StatusCode::kNotFound) return marker.status();

@@ -42,7 +42,4 @@ class StoreAccess {
   std::unique_ptr<Log> log_;  // after objects_, which it uses
 };
 
-// The directory that a store's URL names, absolute.
-Result<std::string> directory_of_url(const std::string& url);
-
 }  // namespace caisson::cli

@@ -75,7 +75,7 @@ struct LogRecord {
   Uuid nonce;        // fresh per append: tells our record from another's of equal content
   WriterInfo writer;
   LogBody body;
-  // As decoded; encoders write kKnownFeatures. After a record that may_write() refuses, this build
+  // As decoded; encoders write none. After a record that may_write() refuses, this build
   // reads the store but appends nothing to it.
   Features features;
 };

@@ -42,7 +42,8 @@ struct Header {
   uint64_t payload_checksum = 0;
 };
 
-Result<Header> decode_header(std::string_view magic, Bytes bytes, std::string_view what) {
+Result<Header> decode_header(std::string_view magic, Bytes bytes, std::string_view what,
+                             const Features& features = {}) {
   CAISSON_CHECK(magic.size() == kMagicBytes);
   if (bytes.size() < kEnvelopeBytes) {
     return corrupt_at(what, 0, std::to_string(bytes.size()) + " bytes are too short for a header");
@@ -70,7 +71,8 @@ Result<Header> decode_header(std::string_view magic, Bytes bytes, std::string_vi
   if (envelope.version == 0 || load_le<uint16_t>(from + kHeaderBytesAt) != kEnvelopeBytes) {
     return corrupt_at(what, kVersionAt, "no such version or header size was ever written");
   }
-  const uint32_t unknown = envelope.features.incompatible & ~kKnownFeatures.incompatible;
+  const uint32_t unknown =
+      envelope.features.incompatible & ~(kKnownFeatures.incompatible | features.incompatible);
   if (unknown != 0) {
     return unsupported(std::string(what) + ": uses features " + std::to_string(unknown) +
                        " that this build does not know; use a newer caisson");
@@ -103,15 +105,16 @@ Status corrupt_at(std::string_view what, uint64_t offset, std::string_view why) 
                     std::string(why));
 }
 
-ByteVector encode_envelope(std::string_view magic, const Uuid& salt, Bytes payload) {
+ByteVector encode_envelope(std::string_view magic, const Uuid& salt, Bytes payload,
+                           const Features& features) {
   CAISSON_CHECK(magic.size() == kMagicBytes);
   ByteWriter out;
   out.put_bytes(as_bytes(magic));
   out.put<uint16_t>(kFormatVersion);
   out.put<uint16_t>(kEnvelopeBytes);
-  out.put<uint32_t>(kKnownFeatures.compatible);
-  out.put<uint32_t>(kKnownFeatures.read_only_compatible);
-  out.put<uint32_t>(kKnownFeatures.incompatible);
+  out.put<uint32_t>(features.compatible);
+  out.put<uint32_t>(features.read_only_compatible);
+  out.put<uint32_t>(features.incompatible);
   out.put<uint64_t>(payload.size());
   out.put_bytes(salt.bytes);
   out.put<uint64_t>(checksum64(payload, salt_of(salt, kEnvelopeBytes)));
@@ -121,8 +124,9 @@ ByteVector encode_envelope(std::string_view magic, const Uuid& salt, Bytes paylo
   return out.take();
 }
 
-Result<Envelope> decode_envelope(std::string_view magic, Bytes bytes, std::string_view what) {
-  CAISSON_ASSIGN_OR_RETURN(const Header header, decode_header(magic, bytes, what));
+Result<Envelope> decode_envelope(std::string_view magic, Bytes bytes, std::string_view what,
+                                 const Features& features) {
+  CAISSON_ASSIGN_OR_RETURN(const Header header, decode_header(magic, bytes, what, features));
   if (header.payload_bytes != bytes.size() - kEnvelopeBytes) {
     return corrupt_at(what, kLengthAt,
                       "says " + std::to_string(header.payload_bytes) + " bytes of content, has " +

@@ -20,6 +20,9 @@ struct Features {
   uint32_t read_only_compatible = 0;
   uint32_t incompatible = 0;
 };
+// Incompatible, in the store file: packs lie in several directories.
+inline constexpr uint32_t kFeatureDirectories = 1;
+// Those that any object may say and this build can read and write.
 inline constexpr Features kKnownFeatures{};
 // Whether this build may write to a store in which an object says `features`.
 constexpr bool may_write(const Features& features) {
@@ -35,11 +38,15 @@ struct Envelope {
   Bytes payload;  // points into the decoded bytes
 };
 
-// The 64-byte header followed by the payload. `magic` has eight characters.
-ByteVector encode_envelope(std::string_view magic, const Uuid& salt, Bytes payload);
+// The 64-byte header followed by the payload. `magic` has eight characters. `features`: those that
+// the object uses.
+ByteVector encode_envelope(std::string_view magic, const Uuid& salt, Bytes payload,
+                           const Features& features = {});
 // `what` names the object in messages ("log/000..12"). kCorruption for a wrong magic, length or
-// checksum; kUnsupported for a newer version or an unknown incompatible feature.
-Result<Envelope> decode_envelope(std::string_view magic, Bytes bytes, std::string_view what);
+// checksum; kUnsupported for a newer version or an unknown incompatible feature. `features`: those
+// that this kind of object may say beside kKnownFeatures.
+Result<Envelope> decode_envelope(std::string_view magic, Bytes bytes, std::string_view what,
+                                 const Features& features = {});
 
 // The length of the envelope that starts with `start`, as its header says, whose checksum holds.
 Result<uint64_t> envelope_bytes(std::string_view magic, Bytes start, std::string_view what);

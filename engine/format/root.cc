@@ -218,11 +218,13 @@ ByteVector encode_store_file(const StoreFile& store) {
   out.put<uint8_t>(store.id_bytes);
   out.put_zeros(kStoreReserved);
   out.put<int64_t>(store.created_unix_ns);
-  return encode_envelope(kStoreMagic, store.uuid, out.bytes());
+  return encode_envelope(kStoreMagic, store.uuid, out.bytes(), store.features);
 }
 
 Result<StoreFile> decode_store_file(Bytes bytes) {
-  CAISSON_ASSIGN_OR_RETURN(const Envelope envelope, decode_envelope(kStoreMagic, bytes, kStoreKey));
+  CAISSON_ASSIGN_OR_RETURN(
+      const Envelope envelope,
+      decode_envelope(kStoreMagic, bytes, kStoreKey, {.incompatible = kFeatureDirectories}));
   ByteReader in(envelope.payload);
   StoreFile store;
   store.features = envelope.features;

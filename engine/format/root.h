@@ -65,7 +65,7 @@ struct StoreFile {
   uint8_t hash = 1;  // 1: XXH3-128. 2 is reserved for SHA-256
   uint8_t id_bytes = 16;
   int64_t created_unix_ns = 0;
-  Features features;  // as decoded; encoders write kKnownFeatures. See may_write
+  Features features;  // see may_write
 };
 ByteVector encode_store_file(const StoreFile& store);
 Result<StoreFile> decode_store_file(Bytes bytes);

@@ -3,6 +3,7 @@
 #include <atomic>
 
 #include "io/object_dir.h"
+#include "io/object_spread.h"
 #include "io/posix_file_system.h"
 #include "tests/conformance/file_system_suite.h"
 #include "tests/conformance/object_store_suite.h"
@@ -80,10 +81,34 @@ class DirHost final : public ObjectStoreHost {
   CountingUuids uuids_;
 };
 
+// Keys alternate between three directories, as their bytes add up.
+class SpreadHost final : public ObjectStoreHost {
+ public:
+  explicit SpreadHost(std::unique_ptr<FileSystemHost> host) : host_(std::move(host)) {}
+  std::unique_ptr<ObjectStore> open() override {
+    const std::shared_ptr<FileSystem> files(std::shared_ptr<void>(), &host_->files());
+    std::vector<std::unique_ptr<ObjectStore>> stores;
+    for (const char* name : {"/one", "/two", "/three"}) {
+      stores.push_back(make_object_dir(files, host_->root() + name, uuids_));
+    }
+    return make_object_spread(std::move(stores), [](std::string_view key, uint32_t count) {
+      uint32_t sum = 0;
+      for (const char c : key) sum += static_cast<uint8_t>(c);
+      return sum % count;
+    });
+  }
+
+ private:
+  const std::unique_ptr<FileSystemHost> host_;
+  CountingUuids uuids_;
+};
+
 std::vector<ObjectStoreCase> all_object_stores() {
   std::vector<ObjectStoreCase> cases;
   for (const FileSystemCase& files : all_file_systems()) {
     cases.push_back({files.name, [files] { return std::make_unique<DirHost>(files.make()); }});
+    cases.push_back(
+        {"spread_" + files.name, [files] { return std::make_unique<SpreadHost>(files.make()); }});
   }
   return cases;
 }

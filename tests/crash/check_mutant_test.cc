@@ -62,7 +62,7 @@ Outcome outcome_of(const sim::Image& image, const Expectation& expectation) {
   }
   SeededUuids uuids(kSeed);
   FixedClock clock;
-  const std::unique_ptr<ObjectStore> objects = world.objects();
+  const std::unique_ptr<ObjectStore> objects = world.objects().value();
   MemoryBudget budget(1 << 20);
   Scrubber scrubber(*objects, budget, {.depth = ScrubDepth::kFull});
   const auto log = Log::open(*objects, uuids, this_process(), clock);

@@ -75,6 +75,23 @@ Status prune_and_gc(World& world) {
   return world.save(*store, "run/1", 4);
 }
 
+// Packs go to either of two directories, whichever the save's uuid says.
+Status two_directories(World& world) {
+  CAISSON_RETURN_IF_ERROR(world.spread());
+  CAISSON_ASSIGN_OR_RETURN(auto store, world.open());
+  CAISSON_RETURN_IF_ERROR(world.save(*store, "run/1", 1));
+  CAISSON_ASSIGN_OR_RETURN(RankSave save, world.begin(*store, "run/2", 2, 3));
+  for (uint32_t rank : {1u, 0u, 2u}) {
+    CAISSON_RETURN_IF_ERROR(world.put_and_seal(*store, save, rank));
+  }
+  CAISSON_RETURN_IF_ERROR(world.commit(*store, save));
+  CAISSON_RETURN_IF_ERROR(world.remove(*store, "run/1"));
+  CAISSON_RETURN_IF_ERROR(world.collect_garbage());
+  CAISSON_RETURN_IF_ERROR(world.rewrite("run/2"));
+  CAISSON_RETURN_IF_ERROR(world.collect_garbage());
+  return world.save(*store, "run/3", 3);
+}
+
 // The base of an open save is given up and collected under it.
 Status gc_beside_save(World& world) {
   CAISSON_ASSIGN_OR_RETURN(auto store, world.open());
@@ -167,12 +184,19 @@ Status rewrite(World& world) {
 
 const std::vector<Workload>& workloads() {
   static const std::vector<Workload> all = {
-      {"single_saves", single_saves},     {"deduplicated_saves", deduplicated_saves},
-      {"many_ranks", many_ranks},         {"takeover", takeover},
-      {"overwrite", overwrite},           {"prune_and_gc", prune_and_gc},
-      {"gc_beside_save", gc_beside_save}, {"two_writers", two_writers},
-      {"raced_append", raced_append},     {"snapshots", snapshots},
-      {"abandoned_save", abandoned_save}, {"rewrite", rewrite},
+      {"single_saves", single_saves},
+      {"deduplicated_saves", deduplicated_saves},
+      {"many_ranks", many_ranks},
+      {"takeover", takeover},
+      {"overwrite", overwrite},
+      {"prune_and_gc", prune_and_gc},
+      {"two_directories", two_directories},
+      {"gc_beside_save", gc_beside_save},
+      {"two_writers", two_writers},
+      {"raced_append", raced_append},
+      {"snapshots", snapshots},
+      {"abandoned_save", abandoned_save},
+      {"rewrite", rewrite},
   };
   return all;
 }

@@ -1,5 +1,6 @@
 #include "tests/crash/world.h"
 
+#include "client/open_objects.h"
 #include "client/open_store.h"
 #include "client/store_context.h"
 #include "engine/gc.h"
@@ -30,15 +31,28 @@ StoreOptions small_store() {
 
 World::World(uint64_t seed, sim::Image image, Expectation expectation,
              const sim::SimOptions& options)
-    : disk_(std::make_shared<sim::SimFileSystem>(options, with_parent(std::move(image)))),
+    : spread_(image.find(kSecondDisk).has_value()),
+      disk_(std::make_shared<sim::SimFileSystem>(options, with_parent(std::move(image)))),
       uuids_(seed),
       initial_(std::move(expectation)) {}
 
 Result<std::unique_ptr<Store>> World::open() {
-  return open_store(objects(), uuids_, clock_, small_store());
+  CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<ObjectStore> objects, this->objects());
+  return open_store(std::move(objects), uuids_, clock_, small_store());
 }
 
-std::unique_ptr<ObjectStore> World::objects() { return make_object_dir(disk_, kStoreRoot, uuids_); }
+Result<std::unique_ptr<ObjectStore>> World::objects() {
+  if (!spread_) return make_object_dir(disk_, kStoreRoot, uuids_);
+  return open_objects(disk_, {.root = kStoreRoot, .directories = {kSecondRoot}}, uuids_, clock_,
+                      /*create=*/true);
+}
+
+Status World::spread() {
+  CAISSON_RETURN_IF_ERROR(disk_->create_directory(kSecondDisk));
+  CAISSON_RETURN_IF_ERROR(disk_->sync_directory("/"));
+  spread_ = true;
+  return ok_status();
+}
 
 void World::note(Event event) {
   journal_.push_back(std::move(event));
@@ -105,13 +119,13 @@ Status World::remove(Store& store, const std::string& name) {
 }
 
 Status World::collect_garbage() {
-  const std::unique_ptr<ObjectStore> objects = this->objects();
+  CAISSON_ASSIGN_OR_RETURN(const std::unique_ptr<ObjectStore> objects, this->objects());
   CAISSON_ASSIGN_OR_RETURN(auto log, Log::open(*objects, uuids_, this_process(), clock_));
   return run_gc(*objects, *log).status();
 }
 
 Status World::rewrite(const std::string& name) {
-  const std::unique_ptr<ObjectStore> objects = this->objects();
+  CAISSON_ASSIGN_OR_RETURN(const std::unique_ptr<ObjectStore> objects, this->objects());
   CAISSON_ASSIGN_OR_RETURN(auto log, Log::open(*objects, uuids_, this_process(), clock_));
   CAISSON_ASSIGN_OR_RETURN(const Checkpoint checkpoint, find_checkpoint(*log->state(), name));
   MemoryBudget budget(small_store().memory_bytes_max);
@@ -121,7 +135,7 @@ Status World::rewrite(const std::string& name) {
 }
 
 Status World::write_snapshot() {
-  const std::unique_ptr<ObjectStore> objects = this->objects();
+  CAISSON_ASSIGN_OR_RETURN(const std::unique_ptr<ObjectStore> objects, this->objects());
   CAISSON_ASSIGN_OR_RETURN(auto log, Log::open(*objects, uuids_, this_process(), clock_));
   return log->snapshot_if_due(1);
 }

@@ -36,7 +36,10 @@ class World {
   Result<std::unique_ptr<Store>> open();
 
   // The same store as objects, as maintenance opens it.
-  std::unique_ptr<ObjectStore> objects();
+  Result<std::unique_ptr<ObjectStore>> objects();
+
+  // From now on, and after every crash from now on, the store has a second directory.
+  Status spread();
 
   // Each notes in the journal what it began and what was acknowledged.
   Status save(Store& store, const std::string& name, uint32_t version,
@@ -62,6 +65,7 @@ class World {
  private:
   Status finish(const std::string& name, uint32_t version, const Status& status);
 
+  bool spread_ = false;
   std::shared_ptr<sim::SimFileSystem> disk_;
   SeededUuids uuids_;
   FixedClock clock_;
@@ -70,5 +74,7 @@ class World {
 };
 
 inline constexpr char kStoreRoot[] = "/disk/store";
+inline constexpr char kSecondDisk[] = "/disk2";
+inline constexpr char kSecondRoot[] = "/disk2/store";
 
 }  // namespace caisson::crash

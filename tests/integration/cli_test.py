@@ -160,6 +160,33 @@ class Verbs(CliTest):
         done = self.run_cli("ls", self.store, "--metrics", self.dir / "no" / "m.prom", code=3)
         self.assertIn("--metrics", done.stderr)
 
+    def test_a_store_in_several_directories(self):
+        url = f"{self.dir}/a?dirs={self.dir}/b,{self.dir}/c"
+        source = self.small(rows=200000)
+        self.run_cli("import", url, "run/0", source)
+        first = self.dir / "a"
+        self.run_cli("import", first, "run/1", self.small("other.safetensors", rows=190000), "--ranks", 8, "--no-dedup")
+        self.assertTrue([p for d in "bc" for p in (self.dir / d).rglob("*.pack")])
+        self.assertEqual(self.json_of("verify", first, "--depth", "full")["findings"], [])
+        self.run_cli("export", first, "run/0", self.dir / "back.safetensors")
+        self.assertEqual((self.dir / "back.safetensors").read_bytes(), source.read_bytes())
+        self.run_cli("rewrite", first, "run/0")
+        self.run_cli("rm", first, "run/1")
+        self.run_cli("gc", first)
+        usage = self.json_of("stat", url)
+        packs = [p for d in "abc" for p in (self.dir / d).rglob("*.pack")]
+        self.assertEqual(usage["own_packs"]["objects"], len(packs))
+        self.assertEqual(usage["own_packs"]["bytes"], sum(p.stat().st_size for p in packs))
+        findings = self.json_of("doctor", first)["findings"]
+        self.assertEqual([f["grade"] for f in findings if f["check"] == "directories"], ["good"])
+        self.assertEqual(len([f for f in findings if f["check"] == "file_system"]), 3)
+        (self.dir / "c").rename(self.dir / "elsewhere")
+        done = self.run_cli("ls", first, code=3)
+        self.assertIn(f"{self.dir}/c", done.stderr)
+        self.run_cli("doctor", first, code=8)
+        self.run_cli("ls", f"{first}?dirs={self.dir}/elsewhere,{self.dir}/b")
+        self.run_cli("ls", f"{first}?dirs={self.dir}/b", code=2)
+
     def test_quiet_where_expected(self):
         self.import_file(self.small())
         for arguments in (

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "compression/codec.h"
+#include "engine/format/directories.h"
 #include "engine/format/directory.h"
 #include "engine/format/log_record.h"
 #include "engine/format/pack.h"
@@ -67,9 +68,33 @@ Result<ByteVector> round_trip_envelope(Bytes bytes) {
 }
 
 std::vector<ByteVector> store_file_samples() { return {encode_store_file(sample_store_file())}; }
+std::vector<ByteVector> spread_store_file_samples() {
+  StoreFile spread = sample_store_file();
+  spread.features.incompatible = kFeatureDirectories;
+  return {encode_store_file(spread)};
+}
 Result<ByteVector> round_trip_store_file(Bytes bytes) {
-  CAISSON_ASSIGN_OR_RETURN(const StoreFile store, decode_store_file(bytes));
+  CAISSON_ASSIGN_OR_RETURN(StoreFile store, decode_store_file(bytes));
+  store.features = {.incompatible = store.features.incompatible};  // the others may be unknown
   return encode_store_file(store);
+}
+
+std::vector<ByteVector> directories_samples() {
+  return {encode_directories(sample_uuid(1), {"/disk2/ckpt"}),
+          encode_directories(sample_uuid(1), {"/a", "/b/c", "/d e"})};
+}
+Result<ByteVector> round_trip_directories(Bytes bytes) {
+  CAISSON_ASSIGN_OR_RETURN(const auto paths, decode_directories(sample_uuid(1), bytes));
+  return encode_directories(sample_uuid(1), paths);
+}
+
+std::vector<ByteVector> directory_marker_samples() {
+  return {encode_directory_marker({.store = sample_uuid(1), .number = 1, .count = 2}),
+          encode_directory_marker({.store = sample_uuid(2), .number = 6, .count = 7})};
+}
+Result<ByteVector> round_trip_directory_marker(Bytes bytes) {
+  CAISSON_ASSIGN_OR_RETURN(const DirectoryMarker marker, decode_directory_marker(bytes, "test"));
+  return encode_directory_marker(marker);
 }
 
 std::vector<ByteVector> log_record_samples() {
@@ -405,6 +430,9 @@ const std::vector<DecoderCase>& decoder_cases() {
   static const std::vector<DecoderCase> cases = {
       {"envelope", envelope_samples, reseal_envelope, round_trip_envelope},
       {"store_file", store_file_samples, reseal_envelope, round_trip_store_file},
+      {"spread_store_file", spread_store_file_samples, reseal_envelope, round_trip_store_file},
+      {"directories", directories_samples, reseal_envelope, round_trip_directories},
+      {"directory_marker", directory_marker_samples, reseal_envelope, round_trip_directory_marker},
       {"log_record", log_record_samples, reseal_envelope, round_trip_log_record},
       {"root", root_samples, reseal_envelope, round_trip_root},
       {"packs", packs_samples, [](MutableBytes b) { reseal_table(b, kSampleTablesOffset); },
