@@ -33,6 +33,11 @@ bool PendingSave::State::wait_for(std::chrono::nanoseconds timeout) {
   return done;
 }
 
+void PendingSave::State::wait_done() {
+  MutexLock lock(mutex);
+  while (!done) finished.wait(mutex);
+}
+
 bool PendingSave::State::is_done() {
   MutexLock lock(mutex);
   return done;
@@ -55,9 +60,7 @@ PendingSave& PendingSave::operator=(PendingSave&& other) noexcept {
 
 PendingSave::~PendingSave() {
   if (state_ == nullptr) return;
-  // Waits, since the memory may be lent; does not count as being told of an error.
-  MutexLock lock(state_->mutex);
-  while (!state_->done) state_->finished.wait(state_->mutex);
+  state_->wait_done();  // the memory may be lent
 }
 
 bool PendingSave::wait_for(std::chrono::nanoseconds timeout) const {

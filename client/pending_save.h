@@ -17,6 +17,7 @@ struct PendingSave::State {
   Status wait() CAISSON_EXCLUDES(mutex);
   bool is_done() CAISSON_EXCLUDES(mutex);
   bool wait_for(std::chrono::nanoseconds timeout) CAISSON_EXCLUDES(mutex);
+  void wait_done() CAISSON_EXCLUDES(mutex);  // does not count as being told of an error
   // The error, when the save failed and nobody has been told yet; ok otherwise.
   Status take_unseen_error() CAISSON_EXCLUDES(mutex);
 

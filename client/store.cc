@@ -79,6 +79,9 @@ class StoreImpl final : public Store {
   Status unseen_error() CAISSON_EXCLUDES(mutex_);
   Result<PendingSave> start_save(const std::string& name, const SaveInput& input,
                                  const SaveOptions& options);
+  void post_save(const std::shared_ptr<PendingSave::State>& state,
+                 std::shared_ptr<OwnedInput> owned, const std::string& name,
+                 const SaveOptions& options, std::chrono::steady_clock::time_point started);
   Status restore_uncounted(const std::string& name, std::span<const TensorTarget> targets,
                            const RestoreOptions& options);
   template <typename T>
@@ -115,21 +118,37 @@ Result<PendingSave> StoreImpl::save(const std::string& name, const SaveInput& in
 Result<PendingSave> StoreImpl::start_save(const std::string& name, const SaveInput& input,
                                           const SaveOptions& options) {
   const auto started = std::chrono::steady_clock::now();
-  const auto taken = [started] { return std::chrono::steady_clock::now() - started; };
   CAISSON_RETURN_IF_ERROR(context_->check_process());
   CAISSON_RETURN_IF_ERROR(unseen_error());
   CAISSON_RETURN_IF_ERROR(check_save(*context_, name, options));
   auto owned = std::make_shared<OwnedInput>(own_input(input));
-  if (options.stage) CAISSON_RETURN_IF_ERROR(stage_input(*context_, *owned));
+  // A host without room for the copy gets a save that is over when this returns: slower, not lost.
+  SaveOptions how = options;
+  if (options.stage) {
+    const Status copied = stage_input(*context_, *owned);
+    how.stage = copied.code() != StatusCode::kOutOfMemory;
+    if (how.stage) CAISSON_RETURN_IF_ERROR(copied);
+  }
 
   auto state = std::make_shared<PendingSave::State>();
   {
     MutexLock lock(mutex_);
     saves_.push_back(state);
   }
-  const auto stall = taken();
-  if (context_->metrics() != nullptr) context_->metrics()->state().stall_seconds.observe(stall);
-  background_->post([this, state, owned, name, options, taken, stall]() mutable {
+  post_save(state, owned, name, how, started);
+  if (options.stage && !how.stage) state->wait_done();
+  if (context_->metrics() != nullptr) {
+    context_->metrics()->state().stall_seconds.observe(std::chrono::steady_clock::now() - started);
+  }
+  return PendingSave(state);
+}
+
+void StoreImpl::post_save(const std::shared_ptr<PendingSave::State>& state,
+                          std::shared_ptr<OwnedInput> owned, const std::string& name,
+                          const SaveOptions& options,
+                          std::chrono::steady_clock::time_point started) {
+  const auto taken = [started] { return std::chrono::steady_clock::now() - started; };
+  background_->post([this, state, owned, name, options, taken, stall = taken()]() mutable {
     // Two ways to cancel meet in one token.
     const std::stop_callback forward(options.stop, [state] { state->stop.request_stop(); });
     SaveOptions with_stop = options;
@@ -146,7 +165,6 @@ Result<PendingSave> StoreImpl::start_save(const std::string& name, const SaveInp
     report->seconds = std::chrono::duration<double>(taken()).count();
     state->finish(ok_status(), std::move(report).value());
   });
-  return PendingSave(state);
 }
 
 Result<std::string> StoreImpl::begin_save(const std::string& name, const SaveOptions& options) {

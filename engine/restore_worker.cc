@@ -167,7 +167,8 @@ Status RestoreWorker::make_arena() {
   uint64_t reads = std::min(kBytesInFlightMax / workers_, all) + read;
   if (reads + scratch > share) reads = share > scratch ? share - scratch : 0;
   reads = align_up(std::max(reads, 2 * read), kReadAlignment);
-  CAISSON_ASSIGN_OR_RETURN(pool_, BufferPool::create(budget_, reads + scratch, 1));
+  CAISSON_ASSIGN_OR_RETURN(pool_,
+                           BufferPool::create(budget_, reads + scratch, 1, Urgency::kUrgent));
   warm_ = !pool_.warm_arena().empty();
   arena_ = ReadArena(pool_.take());
   if (scratch > 0) scratch_ = arena_.take(scratch);

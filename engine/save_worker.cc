@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "compression/choose.h"
+#include "engine/metrics.h"
 
 namespace caisson {
 
@@ -97,6 +98,16 @@ Status SaveWorker::make_buffers(const SavePlan& plan) {
   return packs_.begin(pool_);
 }
 
+// A restore waits for memory: it gets this worker's, which goes on when there is room again. Holds
+// no batch then, so that no other worker waits for it.
+Status SaveWorker::make_way(const SavePlan& plan) {
+  if (shared_.config.metrics != nullptr) shared_.config.metrics->state().memory_yields.add();
+  CAISSON_RETURN_IF_ERROR(packs_.end());
+  base_ = {};  // it lies in scratch_
+  pool_ = BufferPool();
+  return make_buffers(plan);
+}
+
 void SaveWorker::run(const SavePlan& plan, SaveBatches& batches, SaveBatches& checks) {
   parent_.selected = twin_parent_.selected = nullptr;
   run_index_ = 0;
@@ -108,6 +119,7 @@ void SaveWorker::run(const SavePlan& plan, SaveBatches& batches, SaveBatches& ch
     status =
         for_each_piece(plan, batch, [&](const Piece& piece) { return save_piece(piece, batch); });
     if (status.ok()) batches.finish(std::move(batch));
+    if (status.ok() && budget_.is_wanted()) status = make_way(plan);
   }
   // While the last writes are in flight: is the memory what it was when it was read?
   if (status.ok() && shared_.config.memory_check != MemoryCheck::kOff) {

@@ -79,6 +79,7 @@ class SaveWorker {
   };
 
   Status make_buffers(const SavePlan& plan);
+  Status make_way(const SavePlan& plan);
   // Calls `visit` with every piece of the batch, in order.
   template <typename Visit>
   Status for_each_piece(const SavePlan& plan, const SaveBatch& batch, const Visit& visit);

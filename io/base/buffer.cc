@@ -93,10 +93,22 @@ std::vector<AlignedBuffer> MemoryBudget::hold(uint64_t bytes) {
   return evicted;
 }
 
-void MemoryBudget::acquire(uint64_t bytes) {
+void MemoryBudget::wait_until_fits(uint64_t bytes, Urgency urgency) {
+  if (urgency == Urgency::kPatient) {
+    while (!fits(bytes) || is_wanted()) freed_.wait(mutex_);
+    return;
+  }
+  if (fits(bytes)) return;
+  urgent_waiters_.fetch_add(1, std::memory_order_relaxed);
+  while (!fits(bytes)) freed_.wait(mutex_);
+  urgent_waiters_.fetch_sub(1, std::memory_order_relaxed);
+  freed_.notify_all();  // patient ones may fit beside it
+}
+
+void MemoryBudget::acquire(uint64_t bytes, Urgency urgency) {
   std::vector<AlignedBuffer> evicted;  // unmapped after the lock, and before the caller maps more
   MutexLock lock(mutex_);
-  while (!fits(bytes)) freed_.wait(mutex_);
+  wait_until_fits(bytes, urgency);
   evicted = hold(bytes);
 }
 
@@ -108,11 +120,11 @@ bool MemoryBudget::try_acquire(uint64_t bytes) {
   return true;
 }
 
-AlignedBuffer MemoryBudget::acquire_arena(uint64_t bytes) {
+AlignedBuffer MemoryBudget::acquire_arena(uint64_t bytes, Urgency urgency) {
   AlignedBuffer arena;
   std::vector<AlignedBuffer> evicted;
   MutexLock lock(mutex_);
-  while (!fits(bytes)) freed_.wait(mutex_);
+  wait_until_fits(bytes, urgency);
   const auto match = std::find_if(idle_.begin(), idle_.end(),
                                   [&](const AlignedBuffer& idle) { return idle.size() == bytes; });
   if (match != idle_.end()) {
@@ -164,7 +176,8 @@ uint64_t MemoryBudget::bytes_peak() const {
   return peak_;
 }
 
-Result<BufferPool> BufferPool::create(MemoryBudget& budget, uint64_t buffer_bytes, uint32_t count) {
+Result<BufferPool> BufferPool::create(MemoryBudget& budget, uint64_t buffer_bytes, uint32_t count,
+                                      Urgency urgency) {
   if (buffer_bytes == 0 || count == 0 || buffer_bytes > (uint64_t{1} << 47) / count) {
     return invalid_argument("a pool of " + std::to_string(count) + " buffers of " +
                             std::to_string(buffer_bytes) + " bytes");
@@ -172,7 +185,7 @@ Result<BufferPool> BufferPool::create(MemoryBudget& budget, uint64_t buffer_byte
   BufferPool pool;
   pool.buffer_bytes_ = align_up(buffer_bytes, kPageBytes);
   const uint64_t arena_bytes = pool.buffer_bytes_ * count;
-  pool.arena_ = budget.acquire_arena(arena_bytes);
+  pool.arena_ = budget.acquire_arena(arena_bytes, urgency);
   pool.warm_ = pool.arena_.size() != 0;
   if (!pool.warm_) {
     auto arena = AlignedBuffer::allocate(arena_bytes);

@@ -4,6 +4,7 @@
 // with one pipeline.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -36,6 +37,10 @@ class AlignedBuffer {
   uint64_t size_ = 0;
 };
 
+// Who asks for memory. Somebody waits for a restore, and nobody for a save that drains in the
+// background: an urgent request goes before every patient one.
+enum class Urgency : uint8_t { kPatient, kUrgent };
+
 // A counter of bytes with an upper bound, shared by every pipeline of a Store. Finding pages for a
 // fresh arena can take the host longer than a save takes the device, so the arenas of pools that
 // are gone stay with the budget, idle, for the next pool of that size; they count, and go as soon
@@ -44,12 +49,17 @@ class MemoryBudget {
  public:
   explicit MemoryBudget(uint64_t bytes_max) : bytes_max_(bytes_max) {}
   // Blocks until `bytes` fit. Takes at once when nothing is held, so a single request above the
-  // bound proceeds alone instead of never. FIFO is not promised.
-  void acquire(uint64_t bytes) CAISSON_EXCLUDES(mutex_);
+  // bound proceeds alone instead of never. A patient request also waits until no urgent one does;
+  // beyond that FIFO is not promised.
+  void acquire(uint64_t bytes, Urgency urgency = Urgency::kPatient) CAISSON_EXCLUDES(mutex_);
   bool try_acquire(uint64_t bytes) CAISSON_EXCLUDES(mutex_);
   void release(uint64_t bytes) CAISSON_EXCLUDES(mutex_);
   // acquire(), and an idle arena of exactly `bytes` if there is one; else an empty buffer.
-  AlignedBuffer acquire_arena(uint64_t bytes) CAISSON_EXCLUDES(mutex_);
+  AlignedBuffer acquire_arena(uint64_t bytes, Urgency urgency = Urgency::kPatient)
+      CAISSON_EXCLUDES(mutex_);
+  // True while an urgent request waits: a patient holder gives back what it has as soon as it can,
+  // and asks again. Costs no lock.
+  bool is_wanted() const { return urgent_waiters_.load(std::memory_order_relaxed) > 0; }
   // release() of what was acquired for `arena`, which becomes idle.
   void release_arena(AlignedBuffer arena) CAISSON_EXCLUDES(mutex_);
   uint64_t bytes_max() const { return bytes_max_; }
@@ -59,11 +69,13 @@ class MemoryBudget {
  private:
   const uint64_t bytes_max_;
   bool fits(uint64_t bytes) const CAISSON_REQUIRES(mutex_);
+  void wait_until_fits(uint64_t bytes, Urgency urgency) CAISSON_REQUIRES(mutex_);
   // Counts `bytes` as held. Gives the idle arenas that have no room any more, to be unmapped.
   std::vector<AlignedBuffer> hold(uint64_t bytes) CAISSON_REQUIRES(mutex_);
 
   mutable Mutex mutex_;
   CondVar freed_;
+  std::atomic<uint32_t> urgent_waiters_{0};                     // changed under mutex_
   std::vector<AlignedBuffer> idle_ CAISSON_GUARDED_BY(mutex_);  // oldest first
   uint64_t idle_bytes_ CAISSON_GUARDED_BY(mutex_) = 0;
   uint64_t held_ CAISSON_GUARDED_BY(mutex_) = 0;
@@ -75,7 +87,8 @@ class BufferPool {
  public:
   BufferPool() = default;
   // buffer_bytes is rounded up to 4 KiB. Waits for the budget.
-  static Result<BufferPool> create(MemoryBudget& budget, uint64_t buffer_bytes, uint32_t count);
+  static Result<BufferPool> create(MemoryBudget& budget, uint64_t buffer_bytes, uint32_t count,
+                                   Urgency urgency = Urgency::kPatient);
   ~BufferPool();
   BufferPool(BufferPool&& other) noexcept;
   BufferPool& operator=(BufferPool&& other) noexcept;

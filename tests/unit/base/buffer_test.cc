@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <csignal>
 #include <thread>
 
@@ -66,6 +68,36 @@ TEST(AlignedBuffer, IsNotInheritedOverFork) {
   EXPECT_TRUE(WIFSIGNALED(state) && WTERMSIG(state) == SIGSEGV);
 }
 #endif
+
+TEST(MemoryBudget, AnUrgentRequestGoesBeforePatientOnes) {
+  MemoryBudget budget(100);
+  budget.acquire(100);
+  std::atomic<int> order = 0;
+  int urgent_place = 0, patient_place = 0;
+  EXPECT_FALSE(budget.is_wanted());
+  std::thread urgent([&] {
+    budget.acquire(60, Urgency::kUrgent);
+    urgent_place = ++order;
+    budget.release(60);
+  });
+  while (!budget.is_wanted()) std::this_thread::yield();
+  // 30 would fit first, once 40 are back, but somebody urgent waits for 60.
+  std::thread patient([&] {
+    budget.acquire(30);
+    patient_place = ++order;
+    budget.release(30);
+  });
+  budget.release(40);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_TRUE(budget.is_wanted());
+  EXPECT_EQ(order, 0);
+  budget.release(60);
+  urgent.join();
+  patient.join();
+  EXPECT_FALSE(budget.is_wanted());
+  EXPECT_EQ(budget.bytes_held(), 0u);
+  EXPECT_EQ(urgent_place + patient_place, 3);
+}
 
 TEST(MemoryBudget, HoldsItsBound) {
   MemoryBudget budget(100);
