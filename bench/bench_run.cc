@@ -3,12 +3,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <system_error>
 
 #include "bench/spread.h"
 #include "bench/workbench.h"
+#include "caisson/metrics.h"
 #include "io/posix_file_system.h"
 
 namespace caisson::bench {
@@ -21,7 +23,7 @@ constexpr uint64_t kMemoryReserve = 512u << 20;  // beside tensors: staging, lim
 
 bool measures_write(Group group) {
   return group == Group::kSave || group == Group::kEngines || group == Group::kRanks ||
-         group == Group::kLarge || group == Group::kState;
+         group == Group::kLarge || group == Group::kConfined || group == Group::kState;
 }
 bool measures_read(Group group) {
   return group == Group::kRestore || group == Group::kRanks || group == Group::kFind ||
@@ -42,12 +44,17 @@ std::string mebibytes(uint64_t bytes) { return std::to_string(bytes >> 20) + " M
 Status check_needs(const BenchOptions& options, const CaseEntry& entry) {
   const Needs needs = entry.needs(options);
   const std::string what = "bench: case " + std::string(entry.name) + " needs ";
-  std::error_code error;
-  const fs::space_info space = fs::space(options.directory, error);
-  if (error) return io_error(options.directory + ": " + error.message());
-  if (space.available < needs.disk_bytes) {
-    return no_space(what + mebibytes(needs.disk_bytes) + " free in " + options.directory +
-                    " and there are " + mebibytes(space.available) + "; choose a smaller --size");
+  std::vector<std::string> directories = {options.directory};
+  directories.insert(directories.end(), options.directories.begin(), options.directories.end());
+  for (const std::string& directory : directories) {
+    std::error_code error;
+    const fs::space_info space = fs::space(directory, error);
+    if (error) return io_error(directory + ": " + error.message());
+    const uint64_t share = needs.disk_bytes / directories.size();
+    if (space.available < share) {
+      return no_space(what + mebibytes(share) + " free in " + directory + " and there are " +
+                      mebibytes(space.available) + "; choose a smaller --size");
+    }
   }
   const uint64_t available = memory_available();
   const uint64_t memory = needs.memory_bytes + kMemoryReserve;
@@ -56,6 +63,12 @@ Status check_needs(const BenchOptions& options, const CaseEntry& entry) {
                          " are available; choose a smaller --size");
   }
   return {};
+}
+
+std::string directory_words(const BenchOptions& options) {
+  std::string words = options.directory;
+  for (const std::string& further : options.directories) words += " and " + further;
+  return words;
 }
 
 Status check_options(const BenchOptions& options) {
@@ -107,8 +120,12 @@ Result<Limits> BenchRun::measure_limits(Workbench& bench, Group group, uint32_t 
 
 Status BenchRun::run_group(std::span<const CaseEntry* const> entries) {
   const Group group = entries.front()->group;
+  BenchOptions options = options_;
+  if (options.store.metrics == nullptr) {
+    options.store.metrics = std::make_shared<Metrics>();  // of the group's stores alone
+  }
   CAISSON_ASSIGN_OR_RETURN(
-      const auto bench, Workbench::create(options_, "caisson-bench-" + std::to_string(::getpid())));
+      const auto bench, Workbench::create(options, "caisson-bench-" + std::to_string(::getpid())));
   std::vector<RunningCase> cases;
   for (const CaseEntry* entry : entries) {
     tell("preparing " + std::string(entry->name));
@@ -186,13 +203,14 @@ const CaseResult* BenchReport::find(std::string_view name) const {
 }
 
 Result<BenchReport> run_bench(const BenchOptions& options) {
+  const auto started = std::chrono::steady_clock::now();
   CAISSON_RETURN_IF_ERROR(check_options(options));
   CAISSON_ASSIGN_OR_RETURN(const std::vector<const CaseEntry*> entries,
                            choose_cases(options.cases));
   for (const CaseEntry* entry : entries) CAISSON_RETURN_IF_ERROR(check_needs(options, *entry));
   CAISSON_ASSIGN_OR_RETURN(const auto files, make_posix_file_system(options.store.io_engine));
   BenchReport report{.machine = machine_words(),
-                     .directory = options.directory,
+                     .directory = directory_words(options),
                      .io_engine = files->io_engine(),
                      .bytes = options.bytes,
                      .rounds = options.rounds,
@@ -207,6 +225,8 @@ Result<BenchReport> run_bench(const BenchOptions& options) {
   }
   add_comparisons(entries, report);
   if (report.cases.front().metrics.empty()) report.cases.erase(report.cases.begin());
+  report.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return report;
 }
 

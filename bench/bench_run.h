@@ -28,6 +28,7 @@ struct BenchReport {
   std::string io_engine;
   uint64_t bytes = 0;
   uint32_t rounds = 0;
+  double seconds = 0;  // that the whole run took
   // First "limit", what the device did in the rounds of all groups; then the cases.
   std::vector<CaseResult> cases;
   std::vector<SkippedCase> skipped;

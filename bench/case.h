@@ -56,14 +56,15 @@ class Round {
 };
 
 struct BenchOptions {
-  std::string directory;                  // on the device to measure; must exist
-  std::vector<std::string> cases;         // names, "quick" or "all"
-  uint64_t bytes = 2ull << 30;            // of tensors in most cases
-  uint64_t large_bytes = 8ull << 30;      // of the one tensor of save-large
-  std::string state;                      // safetensors file of a training state; may be empty
-  uint64_t store_bytes = 19200ull << 20;  // of the store that find reads one tensor of
-  uint32_t rounds = 9;                    // after one that warms up and does not count
-  double settle_seconds = 1.0;            // after deletions, which go on hurting the device
+  std::string directory;                   // on the device to measure; must exist
+  std::vector<std::string> directories{};  // further ones: of a store that spans several devices
+  std::vector<std::string> cases;          // names, "quick" or "all"
+  uint64_t bytes = 2ull << 30;             // of tensors in most cases
+  uint64_t large_bytes = 8ull << 30;       // of the one tensor of save-large
+  std::string state;                       // safetensors file of a training state; may be empty
+  uint64_t store_bytes = 19200ull << 20;   // of the store that find reads one tensor of
+  uint32_t rounds = 9;                     // after one that warms up and does not count
+  double settle_seconds = 1.0;             // after deletions, which go on hurting the device
   StoreOptions store;
   std::stop_token stop;
   std::function<void(const std::string& what)> progress;
@@ -92,6 +93,7 @@ enum class Group : uint8_t {
   kEngines,
   kRanks,
   kLarge,
+  kConfined,
   kFind,
   kAsync,
   kGrowth,

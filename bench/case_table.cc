@@ -20,6 +20,7 @@ Needs two_states(const BenchOptions& o) { return {2 * o.bytes, 2 * o.bytes}; }
 
 Needs team(const BenchOptions& o) { return {3 * o.bytes, 2 * o.bytes}; }
 Needs large(const BenchOptions& o) { return {o.large_bytes + o.bytes, o.large_bytes}; }
+Needs confined(const BenchOptions& o) { return {3 * o.bytes, 2 * o.bytes}; }
 Needs find(const BenchOptions& o) { return {o.store_bytes + o.bytes, o.bytes}; }
 Needs growth(const BenchOptions& o) {
   return {1ull << 30, o.bytes + std::min<uint64_t>(o.bytes, 2ull << 30)};
@@ -63,6 +64,8 @@ const std::vector<CaseEntry>& case_table() {
        two_states, make_restore_unaligned},
       {"restore-untouched", Group::kRestore, false, "the same into new memory", two_states,
        make_restore_untouched},
+      {"restore-beside", Group::kRestore, false, "the same while a save drains", two_states,
+       make_restore_beside},
       {"mmap",
        Group::kRestore,
        false,
@@ -77,6 +80,9 @@ const std::vector<CaseEntry>& case_table() {
        make_reshard},
       {"save-large", Group::kLarge, false, "save of one tensor of 8 GiB (--large-size)", large,
        make_save_large},
+      {"save-confined", Group::kConfined, false,
+       "save of 4 GiB (twice --size) with 400 MiB of address space beside them", confined,
+       make_save_confined},
       {"find", Group::kFind, false, "one tensor of 64 MiB out of 20 GB, cold (--store-size)", find,
        make_find},
       {"blocking", Group::kAsync, false, "how long save() holds up its caller", two_states,

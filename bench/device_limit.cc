@@ -31,10 +31,11 @@ Status write_and_sync(int fd, Bytes data, const std::string& path, const std::st
 
 }  // namespace
 
-Result<std::unique_ptr<DeviceLimit>> DeviceLimit::create(FileSystem& files, std::string path,
+Result<std::unique_ptr<DeviceLimit>> DeviceLimit::create(FileSystem& files,
+                                                         std::vector<std::string> paths,
                                                          uint64_t bytes) {
   CAISSON_CHECK(bytes > 0 && bytes % kLimitRequestBytes == 0);
-  std::unique_ptr<DeviceLimit> limit(new DeviceLimit(files, std::move(path), bytes));
+  std::unique_ptr<DeviceLimit> limit(new DeviceLimit(files, std::move(paths), bytes));
   CAISSON_ASSIGN_OR_RETURN(limit->memory_,
                            AlignedBuffer::allocate(kLimitRequestBytes * kLimitDepth, true));
   // Not zeros: a device or a virtual disk may take those for free.
@@ -44,8 +45,11 @@ Result<std::unique_ptr<DeviceLimit>> DeviceLimit::create(FileSystem& files, std:
     word ^= word << 13, word ^= word >> 7, word ^= word << 17;
     store_le(memory.data() + i, word);
   }
-  CAISSON_ASSIGN_OR_RETURN(limit->file_,
-                           files.open(limit->path_, OpenMode::kCreateNew, Access::kDirect));
+  for (const std::string& path : limit->paths_) {
+    CAISSON_ASSIGN_OR_RETURN(std::unique_ptr<File> file,
+                             files.open(path, OpenMode::kCreateNew, Access::kDirect));
+    limit->opened_.push_back(std::move(file));
+  }
   CAISSON_ASSIGN_OR_RETURN(limit->queue_,
                            files.make_queue({.depth = kLimitDepth, .registered_memory = memory}));
   return limit;
@@ -53,9 +57,10 @@ Result<std::unique_ptr<DeviceLimit>> DeviceLimit::create(FileSystem& files, std:
 
 DeviceLimit::~DeviceLimit() {
   queue_.reset();
-  const bool created = file_ != nullptr;
-  file_.reset();
-  if (created) (void)files_.remove_file(path_);  // a scratch file; nothing to do about a failure
+  const size_t created = opened_.size();
+  opened_.clear();
+  // Scratch files; nothing to do about a failure.
+  for (size_t i = 0; i < created; ++i) (void)files_.remove_file(paths_[i]);
 }
 
 Status DeviceLimit::transfer(bool write) {
@@ -63,10 +68,12 @@ Status DeviceLimit::transfer(bool write) {
   const auto submit = [&](uint64_t slot) {
     const MutableBytes buffer =
         memory_.bytes().subspan(slot * kLimitRequestBytes, kLimitRequestBytes);
-    const uint64_t offset = next;
+    const uint64_t request = next / kLimitRequestBytes;
+    File& file = *opened_[request % opened_.size()];
+    const uint64_t offset = request / opened_.size() * kLimitRequestBytes;
     next += kLimitRequestBytes;
-    return write ? queue_->submit_write(*file_, offset, buffer, slot)
-                 : queue_->submit_read(*file_, offset, buffer, slot);
+    return write ? queue_->submit_write(file, offset, buffer, slot)
+                 : queue_->submit_read(file, offset, buffer, slot);
   };
   for (uint64_t slot = 0; slot < kLimitDepth && next < bytes_; ++slot) {
     CAISSON_RETURN_IF_ERROR(submit(slot));
@@ -80,10 +87,15 @@ Status DeviceLimit::transfer(bool write) {
 }
 
 Status DeviceLimit::write() {
-  if (!allocated_) CAISSON_RETURN_IF_ERROR(file_->allocate(bytes_));
+  const uint64_t requests = bytes_ / kLimitRequestBytes;
+  for (size_t i = 0; i < opened_.size() && !allocated_; ++i) {
+    const uint64_t own = (requests + opened_.size() - 1 - i) / opened_.size();
+    CAISSON_RETURN_IF_ERROR(opened_[i]->allocate(own * kLimitRequestBytes));
+  }
   allocated_ = true;
   CAISSON_RETURN_IF_ERROR(transfer(true));
-  return file_->sync();
+  for (const auto& file : opened_) CAISSON_RETURN_IF_ERROR(file->sync());
+  return {};
 }
 
 Result<LimitRates> measure_limit(const std::string& directory, uint64_t bytes,
@@ -91,7 +103,7 @@ Result<LimitRates> measure_limit(const std::string& directory, uint64_t bytes,
   using Clock = std::chrono::steady_clock;
   const std::string path = directory + "/caisson-limit-" + std::to_string(::getpid());
   CAISSON_ASSIGN_OR_RETURN(const auto files, make_posix_file_system(io_engine));
-  CAISSON_ASSIGN_OR_RETURN(const auto limit, DeviceLimit::create(*files, path, bytes));
+  CAISSON_ASSIGN_OR_RETURN(const auto limit, DeviceLimit::create(*files, {path}, bytes));
   const auto rate_since = [bytes](Clock::time_point began) {
     return static_cast<double>(bytes) / std::chrono::duration<double>(Clock::now() - began).count();
   };

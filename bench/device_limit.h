@@ -8,6 +8,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "caisson/result.h"
 #include "io/base/buffer.h"
@@ -20,8 +21,10 @@ inline constexpr uint32_t kLimitDepth = 16;
 
 class DeviceLimit {
  public:
-  // A new file at `path`, removed again with this object. `bytes` is a multiple of 4 MiB.
-  static Result<std::unique_ptr<DeviceLimit>> create(FileSystem& files, std::string path,
+  // New files at `paths`, one a device, that requests go to in turn; removed again with this
+  // object. `bytes` is a multiple of 4 MiB.
+  static Result<std::unique_ptr<DeviceLimit>> create(FileSystem& files,
+                                                     std::vector<std::string> paths,
                                                      uint64_t bytes);
   ~DeviceLimit();
   DeviceLimit(const DeviceLimit&) = delete;
@@ -32,16 +35,16 @@ class DeviceLimit {
   Status read() { return transfer(false); }
 
  private:
-  DeviceLimit(FileSystem& files, std::string path, uint64_t bytes)
-      : files_(files), path_(std::move(path)), bytes_(bytes) {}
+  DeviceLimit(FileSystem& files, std::vector<std::string> paths, uint64_t bytes)
+      : files_(files), paths_(std::move(paths)), bytes_(bytes) {}
   Status transfer(bool write);
 
   FileSystem& files_;
-  const std::string path_;
+  const std::vector<std::string> paths_;
   const uint64_t bytes_;
   bool allocated_ = false;
   AlignedBuffer memory_;
-  std::unique_ptr<File> file_;
+  std::vector<std::unique_ptr<File>> opened_;
   std::unique_ptr<IoQueue> queue_;
 };
 

@@ -59,7 +59,7 @@ class ThreadsCase final : public Case {
     if (source_->digest() != target_->digest()) {
       return corruption("bench: the restored tensors differ from the saved ones");
     }
-    CAISSON_RETURN_IF_ERROR(bench.discard_packs(bench.store_path(io_engine)));
+    CAISSON_RETURN_IF_ERROR(bench.discard_packs(Workbench::store_name(io_engine)));
     return taken;
   }
 

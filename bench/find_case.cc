@@ -45,12 +45,12 @@ class FindCase final : public Case {
   }
 
   Status run(Workbench& bench, Round& round) override {
-    const std::string path = bench.store_path(bench.options().store.io_engine);
-    CAISSON_RETURN_IF_ERROR(drop_all(path));
+    const std::string name = Workbench::store_name(bench.options().store.io_engine);
+    for (const std::string& path : bench.paths_of(name)) CAISSON_RETURN_IF_ERROR(drop_all(path));
     std::vector<TensorTarget> targets = whole_targets(*target_);
     targets.front().name = tensor_name(wanted_);
     CAISSON_ASSIGN_OR_RETURN(const Usage usage, bench.timed([&]() -> Status {
-      CAISSON_ASSIGN_OR_RETURN(const auto store, Store::open(path, bench.options().store));
+      CAISSON_ASSIGN_OR_RETURN(const auto store, bench.open_store(name));
       return store->restore(kName, targets);
     }));
     if (digest_of({target_->blocks().front(), kTensorBytes}) != digest_) {

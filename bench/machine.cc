@@ -64,6 +64,8 @@ uint64_t memory_peak() { return memory_of_self("VmHWM"); }
 
 uint64_t memory_now() { return memory_of_self("VmRSS"); }
 
+uint64_t address_space_now() { return memory_of_self("VmSize"); }
+
 uint64_t storage_bytes_read() { return number_of_self("/proc/self/io", "read_bytes"); }
 
 Usage Stopwatch::stop() const {

@@ -17,6 +17,7 @@ uint64_t restart_memory_peak();
 // Highest resident bytes since restart_memory_peak().
 uint64_t memory_peak();
 uint64_t memory_now();
+uint64_t address_space_now();
 // Bytes that this process caused to be fetched from storage so far, direct reads included.
 uint64_t storage_bytes_read();
 

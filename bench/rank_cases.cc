@@ -18,10 +18,10 @@ class Team {
  public:
   Status start(Workbench& bench, const std::string& name) {
     bench_ = &bench;
-    path_ = bench.scratch() + "/" + name;
+    name_ = name;
     uint32_t ranks = kRanksMax;
     while (bench.tensor_bytes() % (ranks * kTensorBytes) != 0) ranks /= 2;
-    CAISSON_ASSIGN_OR_RETURN(store_, Store::open(path_, bench.options().store));
+    CAISSON_ASSIGN_OR_RETURN(store_, bench.open_store(name));
     CAISSON_ASSIGN_OR_RETURN(team_, RankTeam::start(ranks, bench.options().stop));
     bytes_ = bench.tensor_bytes();
     const StoreOptions& store = bench.options().store;
@@ -29,7 +29,7 @@ class Team {
                              team_->ask({{"do", "set up"},
                                          {"ranks", ranks},
                                          {"bytes", bytes_ / ranks},
-                                         {"store", path_},
+                                         {"store", bench.url_of(name)},
                                          {"io_engine", store.io_engine},
                                          {"memory_bytes_max", store.memory_bytes_max}}));
     saved_sum_ = sum_of(answers);
@@ -53,11 +53,11 @@ class Team {
   uint64_t saved_sum() const { return saved_sum_; }
   RankTeam& ranks() { return *team_; }
   uint64_t bytes() const { return bytes_; }
-  const std::string& path() const { return path_; }
+  const std::string& name() const { return name_; }
 
  private:
   Workbench* bench_ = nullptr;
-  std::string path_;
+  std::string name_;  // of the store
   std::unique_ptr<Store> store_;
   std::unique_ptr<RankTeam> team_;
   uint64_t bytes_ = 0;
@@ -93,7 +93,7 @@ class SaveRanksCase final : public Case {
     add_ratio(round, team_.bytes(), usage.seconds, round.limits.write, 0.88);
     add_rate(round, team_.bytes(), usage.seconds);
     add_usage(bench, round, team_.bytes(), usage.cpu_seconds, answers);
-    return bench.discard_packs(team_.path());
+    return bench.discard_packs(team_.name());
   }
 
  private:

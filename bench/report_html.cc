@@ -34,7 +34,7 @@ section{background:var(--card);border:1px solid var(--line);border-radius:12px;p
 .tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 18px;flex:1 1 150px}
 .tile b{display:block;font-size:25px;font-weight:650;letter-spacing:-.02em;line-height:1.25}
 .tile span{color:var(--soft);font-size:13px}
-.row{display:grid;grid-template-columns:minmax(150px,250px) 1fr 176px;gap:18px;align-items:center;
+.row{display:grid;grid-template-columns:minmax(150px,250px) 1fr 212px;gap:18px;align-items:center;
 padding:9px 0;border-top:1px solid var(--line)}
 .row:first-of-type{border-top:0}
 .what b{display:block;font-weight:600;line-height:1.35}
@@ -159,14 +159,7 @@ std::string tile(std::string_view value, std::string_view what) {
 }
 
 std::string tiles(const BenchReport& report) {
-  size_t targets = 0, met = 0;
-  for (const CaseResult& one : report.cases) {
-    for (const MetricSamples& metric : one.metrics) {
-      if (!metric.metric.target) continue;
-      ++targets;
-      if (meets_target(metric)) ++met;
-    }
-  }
+  const TargetCount targets = count_targets(report);
   std::string text;
   if (const CaseResult* limit = report.find("limit")) {
     for (const MetricSamples& metric : limit->metrics) {
@@ -174,7 +167,9 @@ std::string tiles(const BenchReport& report) {
                    "L, the device's " + metric.metric.name + " limit");
     }
   }
-  if (targets > 0) text += tile(fmt::format("{} of {}", met, targets), "targets met");
+  if (targets.all > 0) {
+    text += tile(fmt::format("{} of {}", targets.met, targets.all), "targets met");
+  }
   return text + tile(std::to_string(report.rounds), "interleaved rounds, medians") +
          tile(fmt::format("{:.2f} GB", static_cast<double>(report.bytes) * 1e-9),
               "of tensors in most cases");

@@ -90,6 +90,18 @@ bool meets_target(const MetricSamples& metric) {
                                                  : median <= *metric.metric.target;
 }
 
+TargetCount count_targets(const BenchReport& report) {
+  TargetCount count;
+  for (const CaseResult& one : report.cases) {
+    for (const MetricSamples& metric : one.metrics) {
+      if (!metric.metric.target) continue;
+      ++count.all;
+      if (meets_target(metric)) ++count.met;
+    }
+  }
+  return count;
+}
+
 Json json_of(const BenchReport& report) {
   Json cases = Json::array();
   for (const CaseResult& one : report.cases) {
@@ -108,6 +120,7 @@ Json json_of(const BenchReport& report) {
           {"io_engine", report.io_engine},
           {"bytes", report.bytes},
           {"rounds", report.rounds},
+          {"seconds", report.seconds},
           {"cases", std::move(cases)},
           {"skipped", std::move(skipped)}};
 }
@@ -122,6 +135,8 @@ Result<BenchReport> report_of(const std::string& text) {
   report.io_engine = reader.text(json, "io_engine");
   report.bytes = static_cast<uint64_t>(reader.number(json, "bytes"));
   report.rounds = static_cast<uint32_t>(reader.number(json, "rounds"));
+  // Reports of earlier versions do not have it.
+  if (json.is_object() && json.contains("seconds")) report.seconds = reader.number(json, "seconds");
   for (const Json& one : reader.list(json, "cases")) {
     CaseResult result{reader.text(one, "name"), reader.text(one, "summary"), {}};
     for (const Json& metric : reader.list(one, "metrics")) {

@@ -29,4 +29,9 @@ std::vector<Difference> compare(const BenchReport& before, const BenchReport& no
 // Whether its median reaches the target; true without one.
 bool meets_target(const MetricSamples& metric);
 
+struct TargetCount {
+  size_t met = 0, all = 0;
+};
+TargetCount count_targets(const BenchReport& report);
+
 }  // namespace caisson::bench

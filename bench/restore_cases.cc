@@ -113,9 +113,59 @@ class RestoreUntouchedCase final : public Case {
   }
 };
 
+// Somebody wants a checkpoint back while another one is on its way to the device.
+class RestoreBesideCase final : public Case {
+ public:
+  Status prepare(Workbench& bench) override {
+    CAISSON_RETURN_IF_ERROR(save_once(bench));
+    CAISSON_ASSIGN_OR_RETURN(source_, bench.source());
+    saved_ = source_->digest();
+    CAISSON_ASSIGN_OR_RETURN(memory_, bench.target());
+    targets_ = whole_targets(*memory_);
+    return {};
+  }
+
+  Status run(Workbench& bench, Round& round) override {
+    CAISSON_ASSIGN_OR_RETURN(Store * store, bench.store());
+    CAISSON_ASSIGN_OR_RETURN(const Usage alone, restore_timed(bench, targets_));
+    memory_->clear();
+    const std::vector<TensorShard> shards = whole_tensors(*source_);
+    SaveOptions options;
+    options.codec = "raw";
+    options.dedup = false;  // of a run of its own: everything is written
+    options.stop = bench.options().stop;
+    CAISSON_ASSIGN_OR_RETURN(
+        PendingSave save,
+        store->save("beside/" + std::to_string(round.number + 1), {.tensors = shards}, options));
+    const auto beside = restore_timed(bench, targets_);
+    const bool overtook = !save.done();
+    CAISSON_RETURN_IF_ERROR(save.wait());
+    CAISSON_RETURN_IF_ERROR(beside.status());
+    CAISSON_RETURN_IF_ERROR(check_same(saved_, *memory_));
+    round.add({.name = "time / alone", .unit = "x", .better = Better::kLower},
+              beside->seconds / alone.seconds);
+    round.add({.name = "done before the save", .unit = "of 1", .comparable = false},
+              overtook ? 1 : 0);
+    add_rate(round, bench.tensor_bytes(), beside->seconds);
+    add_memory(round, bench.options(), beside->peak_bytes);
+    CAISSON_RETURN_IF_ERROR(store->remove("beside/" + std::to_string(round.number + 1)));
+    return bench.collect_garbage();
+  }
+
+ private:
+  Digest saved_;
+  TensorMemory* source_ = nullptr;
+  TensorMemory* memory_ = nullptr;
+  std::vector<TensorTarget> targets_;
+};
+
 // What many readers do: map the file and copy. Cold, as after a restart on another machine.
 class MappedCase final : public Case {
  public:
+  Status prepare(Workbench& bench) override {
+    if (bench.options().directories.empty()) return {};
+    return unsupported("it reads one file, which lies in one directory");
+  }
   Status run(Workbench& bench, Round& round) override {
     CAISSON_ASSIGN_OR_RETURN(TensorMemory * target, bench.target());
     CAISSON_RETURN_IF_ERROR(drop_page_cache(bench.read_limit_path()));
@@ -137,6 +187,7 @@ std::unique_ptr<Case> make_restore_unaligned() {
   return std::make_unique<RestoreCase>(false, 0.88, std::nullopt);
 }
 std::unique_ptr<Case> make_restore_untouched() { return std::make_unique<RestoreUntouchedCase>(); }
+std::unique_ptr<Case> make_restore_beside() { return std::make_unique<RestoreBesideCase>(); }
 std::unique_ptr<Case> make_mapped() { return std::make_unique<MappedCase>(); }
 
 }  // namespace caisson::bench

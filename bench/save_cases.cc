@@ -1,7 +1,9 @@
 #include "bench/save_cases.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
+#include <cerrno>
 #include <optional>
 
 #include "bench/workbench.h"
@@ -64,8 +66,8 @@ class FirstSaveCase final : public Case {
     CAISSON_ASSIGN_OR_RETURN(TensorMemory * memory, bench.source());
     memory->change(round.number);
     const std::vector<TensorShard> shards = whole_tensors(*memory);
-    const std::string path = bench.scratch() + "/first-store";
-    CAISSON_ASSIGN_OR_RETURN(const auto store, Store::open(path, bench.options().store));
+    constexpr const char* kName = "first-store";
+    CAISSON_ASSIGN_OR_RETURN(const auto store, bench.open_store(kName));
     CAISSON_ASSIGN_OR_RETURN(const Usage usage, bench.timed([&] {
       return save_whole(bench, *store, "first/" + std::to_string(round.number), shards).status();
     }));
@@ -73,7 +75,7 @@ class FirstSaveCase final : public Case {
     add_rate(round, memory->bytes(), usage.seconds);
     add_cpu(round, memory->bytes(), usage.cpu_seconds);
     add_memory(round, bench.options(), usage.peak_bytes);
-    return bench.discard_packs(path);
+    return bench.discard_packs(kName);
   }
 };
 
@@ -90,6 +92,34 @@ class LargeSaveCase final : public SaveCase {
 
  private:
   std::shared_ptr<TensorMemory> large_;
+};
+
+// Twice the tensors, in a process that may have them and 400 MiB of address space more: threads,
+// rings, stacks and all that a save needs beside them.
+class ConfinedSaveCase final : public SaveCase {
+ public:
+  ConfinedSaveCase() : SaveCase({.name = "confined"}) {}
+  Status prepare(Workbench& bench) override {
+    CAISSON_ASSIGN_OR_RETURN(twice_, TensorMemory::aligned(2 * bench.tensor_bytes()));
+    twice_->fill(4);
+    memory_ = twice_.get();
+    shards_ = spec_.describe(*memory_);
+    return {};
+  }
+  Status run(Workbench& bench, Round& round) override {
+    rlimit before{};
+    if (::getrlimit(RLIMIT_AS, &before) != 0) return errno_status(errno, "getrlimit");
+    rlimit confined = before;
+    confined.rlim_cur = address_space_now() + kBeside;
+    if (::setrlimit(RLIMIT_AS, &confined) != 0) return errno_status(errno, "setrlimit");
+    const Status status = SaveCase::run(bench, round);
+    ::setrlimit(RLIMIT_AS, &before);
+    return status;
+  }
+
+ private:
+  static constexpr uint64_t kBeside = 400u << 20;
+  std::shared_ptr<TensorMemory> twice_;
 };
 
 // Nothing has changed since the save before: every byte is hashed, none is written.
@@ -167,6 +197,7 @@ std::unique_ptr<Case> make_save_small() {
       SaveCase::Spec{.name = "small", .describe = small_tensors, .target = 0.75});
 }
 std::unique_ptr<Case> make_save_large() { return std::make_unique<LargeSaveCase>(); }
+std::unique_ptr<Case> make_save_confined() { return std::make_unique<ConfinedSaveCase>(); }
 std::unique_ptr<Case> make_resave() { return std::make_unique<ResaveCase>(); }
 std::unique_ptr<Case> make_buffered() { return std::make_unique<BufferedCase>(); }
 

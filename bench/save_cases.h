@@ -13,6 +13,7 @@ std::unique_ptr<Case> make_save_unaligned();
 std::unique_ptr<Case> make_save_columns();
 std::unique_ptr<Case> make_save_small();
 std::unique_ptr<Case> make_save_large();
+std::unique_ptr<Case> make_save_confined();
 std::unique_ptr<Case> make_resave();
 std::unique_ptr<Case> make_buffered();
 

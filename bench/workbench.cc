@@ -10,6 +10,10 @@
 #include <thread>
 #include <utility>
 
+#include "caisson/metrics.h"
+#include "client/open_objects.h"
+#include "engine/gc.h"
+#include "engine/log.h"
 #include "io/posix_file_system.h"
 
 namespace caisson::bench {
@@ -40,11 +44,17 @@ Result<double> rate_of(uint64_t bytes, const Result<Usage>& usage) {
 
 Result<std::unique_ptr<Workbench>> Workbench::create(const BenchOptions& options,
                                                      const std::string& name) {
-  std::unique_ptr<Workbench> bench(new Workbench(options, options.directory + "/" + name));
-  std::error_code error;
-  if (!fs::create_directory(bench->scratch_, error)) {
-    return error ? io_error(bench->scratch_ + ": " + error.message())
-                 : already_exists(bench->scratch_ + ": left by an earlier bench; delete it");
+  std::unique_ptr<Workbench> bench(new Workbench(options));
+  std::vector<std::string> directories = {options.directory};
+  directories.insert(directories.end(), options.directories.begin(), options.directories.end());
+  for (const std::string& directory : directories) {
+    const std::string scratch = directory + "/" + name;
+    std::error_code error;
+    if (!fs::create_directory(scratch, error)) {
+      return error ? io_error(scratch + ": " + error.message())
+                   : already_exists(scratch + ": left by an earlier bench; delete it");
+    }
+    bench->scratches_.push_back(scratch);
   }
   CAISSON_ASSIGN_OR_RETURN(bench->files_, make_posix_file_system(options.store.io_engine));
   return bench;
@@ -54,11 +64,24 @@ Workbench::~Workbench() {
   stores_.clear();
   read_limit_.reset();
   std::error_code ignored;
-  fs::remove_all(scratch_, ignored);
+  for (const std::string& scratch : scratches_) fs::remove_all(scratch, ignored);
 }
 
-std::string Workbench::store_path(const std::string& io_engine) const {
-  return scratch_ + "/store-" + io_engine;
+std::vector<std::string> Workbench::paths_of(const std::string& store_name) const {
+  std::vector<std::string> paths;
+  for (const std::string& scratch : scratches_) paths.push_back(scratch + "/" + store_name);
+  return paths;
+}
+
+std::string Workbench::url_of(const std::string& store_name) const {
+  const std::vector<std::string> paths = paths_of(store_name);
+  std::string url = paths.front();
+  for (size_t i = 1; i < paths.size(); ++i) url += (i == 1 ? "?dirs=" : ",") + paths[i];
+  return url;
+}
+
+Result<std::unique_ptr<Store>> Workbench::open_store(const std::string& name) const {
+  return Store::open(url_of(name), options_.store);
 }
 
 Result<Store*> Workbench::store(const std::string& io_engine) {
@@ -66,7 +89,7 @@ Result<Store*> Workbench::store(const std::string& io_engine) {
   if (store == nullptr) {
     StoreOptions options = options_.store;
     options.io_engine = io_engine;
-    CAISSON_ASSIGN_OR_RETURN(store, Store::open(store_path(io_engine), options));
+    CAISSON_ASSIGN_OR_RETURN(store, Store::open(url_of(store_name(io_engine)), options));
   }
   return store.get();
 }
@@ -81,10 +104,10 @@ Result<TensorMemory*> Workbench::unaligned_target() {
 }
 
 Result<double> Workbench::write_limit() {
-  const std::string path = scratch_ + "/limit";
   double rate = 0;
   {
-    CAISSON_ASSIGN_OR_RETURN(const auto limit, DeviceLimit::create(*files_, path, options_.bytes));
+    CAISSON_ASSIGN_OR_RETURN(const auto limit,
+                             DeviceLimit::create(*files_, paths_of("limit"), options_.bytes));
     CAISSON_ASSIGN_OR_RETURN(rate, rate_of(options_.bytes, timed([&] { return limit->write(); })));
   }
   CAISSON_RETURN_IF_ERROR(settle());
@@ -93,22 +116,38 @@ Result<double> Workbench::write_limit() {
 
 Result<double> Workbench::read_limit() {
   if (read_limit_ == nullptr) {
-    read_path_ = scratch_ + "/read-limit";
-    CAISSON_ASSIGN_OR_RETURN(read_limit_, DeviceLimit::create(*files_, read_path_, options_.bytes));
+    const std::vector<std::string> paths = paths_of("read-limit");
+    read_path_ = paths.front();
+    CAISSON_ASSIGN_OR_RETURN(read_limit_, DeviceLimit::create(*files_, paths, options_.bytes));
     CAISSON_RETURN_IF_ERROR(read_limit_->write());
     CAISSON_RETURN_IF_ERROR(settle());
   }
   return rate_of(options_.bytes, timed([&] { return read_limit_->read(); }));
 }
 
-Status Workbench::discard_packs(const std::string& store_path) {
-  std::error_code error;
-  for (fs::recursive_directory_iterator it(store_path + "/data", error), end; !error && it != end;
-       it.increment(error)) {
-    if (it->path().extension() == ".pack") fs::remove(it->path(), error);
-    if (error) break;
+Status Workbench::discard_packs(const std::string& store_name) {
+  for (const std::string& path : paths_of(store_name)) {
+    std::error_code error;
+    if (!fs::exists(path + "/data", error)) continue;  // no pack has come there yet
+    for (fs::recursive_directory_iterator it(path + "/data", error), end; !error && it != end;
+         it.increment(error)) {
+      if (it->path().extension() == ".pack") fs::remove(it->path(), error);
+      if (error) break;
+    }
+    if (error) return io_error(path + ": " + error.message());
   }
-  if (error) return io_error(store_path + ": " + error.message());
+  return settle();
+}
+
+Status Workbench::collect_garbage() {
+  CAISSON_ASSIGN_OR_RETURN(const StoreUrl url,
+                           parse_store_url(url_of(store_name(options_.store.io_engine))));
+  CAISSON_ASSIGN_OR_RETURN(const std::shared_ptr<FileSystem> files,
+                           make_posix_file_system(options_.store.io_engine));
+  CAISSON_ASSIGN_OR_RETURN(const auto objects, open_objects(files, url, system_uuids(),
+                                                            system_clock(), /*create=*/false));
+  CAISSON_ASSIGN_OR_RETURN(const auto log, Log::open(*objects, system_uuids(), this_process()));
+  CAISSON_RETURN_IF_ERROR(run_gc(*objects, *log).status());
   return settle();
 }
 
@@ -120,8 +159,9 @@ Status Workbench::discard(const std::string& path) {
 }
 
 Status Workbench::settle() {
-  const int fd = ::open(scratch_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd >= 0) {
+  for (const std::string& scratch : scratches_) {
+    const int fd = ::open(scratch.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) continue;
     ::syncfs(fd);
     ::close(fd);
   }
@@ -165,10 +205,19 @@ void add_cpu(Round& round, uint64_t bytes, double cpu_seconds, std::optional<dou
 }
 
 void add_memory(Round& round, const BenchOptions& options, int64_t bytes) {
-  const double target =
-      (static_cast<double>(options.store.memory_bytes_max) + kMemoryAboveBudget) / kMiB;
-  round.add({.name = "memory", .unit = "MiB", .better = Better::kLower, .target = target},
+  const auto budget = static_cast<double>(options.store.memory_bytes_max);
+  round.add({.name = "memory",
+             .unit = "MiB",
+             .better = Better::kLower,
+             .target = (budget + kMemoryAboveBudget) / kMiB},
             static_cast<double>(std::max<int64_t>(bytes, 0)) / kMiB);
+  const auto counted = options.store.metrics == nullptr
+                           ? std::nullopt
+                           : options.store.metrics->value("caisson_memory_peak_bytes");
+  if (!counted) return;
+  round.add(
+      {.name = "memory counted", .unit = "MiB", .better = Better::kLower, .target = budget / kMiB},
+      *counted / kMiB);
 }
 
 }  // namespace caisson::bench

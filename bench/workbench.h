@@ -19,7 +19,8 @@ namespace caisson::bench {
 
 class Workbench {
  public:
-  // `name` is of the scratch directory below options.directory, which must not be there yet.
+  // `name` is of the scratch directory below options.directory, and below each further one; none
+  // may be there yet.
   static Result<std::unique_ptr<Workbench>> create(const BenchOptions& options,
                                                    const std::string& name);
   ~Workbench();
@@ -27,7 +28,7 @@ class Workbench {
   Workbench& operator=(const Workbench&) = delete;
 
   const BenchOptions& options() const { return options_; }
-  const std::string& scratch() const { return scratch_; }
+  const std::string& scratch() const { return scratches_.front(); }
   FileSystem& files() { return *files_; }
   uint64_t tensor_bytes() const { return options_.bytes; }
 
@@ -35,7 +36,11 @@ class Workbench {
   // a training process. Another I/O engine has another store.
   Result<Store*> store(const std::string& io_engine);
   Result<Store*> store() { return store(options_.store.io_engine); }
-  std::string store_path(const std::string& io_engine) const;
+  static std::string store_name(const std::string& io_engine) { return "store-" + io_engine; }
+  // A store of another name, in the same directories.
+  Result<std::unique_ptr<Store>> open_store(const std::string& name) const;
+  std::string url_of(const std::string& store_name) const;
+  std::vector<std::string> paths_of(const std::string& store_name) const;  // one a directory
 
   // Tensors that are saved, filled, and where they are restored to, touched. Made at first use.
   Result<TensorMemory*> source();  // aligned
@@ -44,7 +49,7 @@ class Workbench {
   Result<TensorMemory*> unaligned_target();
 
   // Bytes a second, measured now: of a fresh file, which is gone when it returns; and of one file
-  // that is written once and read in every round.
+  // that is written once and read in every round. Of several directories together: a file in each.
   Result<double> write_limit();
   Result<double> read_limit();
   const std::string& read_limit_path() const { return read_path_; }
@@ -76,8 +81,10 @@ class Workbench {
 
   // Deletes what earlier rounds stored and nobody reads again, and waits until the device has got
   // over it. The tables stay: the next save has something to compare with.
-  Status discard_packs(const std::string& store_path);
-  Status discard_packs() { return discard_packs(store_path(options_.store.io_engine)); }
+  Status discard_packs(const std::string& store_name);
+  Status discard_packs() { return discard_packs(store_name(options_.store.io_engine)); }
+  // The same for checkpoints of the group's store that were removed, beside others that stay.
+  Status collect_garbage();
   Status discard(const std::string& path);
   // For the same reason, after a deletion by somebody else.
   Status settle();
@@ -85,16 +92,14 @@ class Workbench {
   Status check_stop() const;
 
  private:
-  Workbench(const BenchOptions& options, std::string scratch)
-      : options_(options), scratch_(std::move(scratch)) {}
-
+  explicit Workbench(const BenchOptions& options) : options_(options) {}
   const BenchOptions& options_;
-  const std::string scratch_;
+  std::vector<std::string> scratches_;  // one in each directory
   std::unique_ptr<FileSystem> files_;
   std::map<std::string, std::unique_ptr<Store>> stores_;
   std::shared_ptr<TensorMemory> source_, unaligned_source_, target_, unaligned_target_;
   std::unique_ptr<DeviceLimit> read_limit_;
-  std::string read_path_;
+  std::string read_path_;  // in the first directory
   std::map<std::string, int64_t> kept_by_store_;
 };
 
@@ -108,6 +113,7 @@ void add_rate(Round& round, uint64_t bytes, double seconds);
 void add_ratio(Round& round, uint64_t bytes, double seconds, double of,
                std::optional<double> target = {});
 void add_cpu(Round& round, uint64_t bytes, double cpu_seconds, std::optional<double> target = {});
+// As measured, and as the stores of this process counted it so far.
 void add_memory(Round& round, const BenchOptions& options, int64_t bytes);
 
 }  // namespace caisson::bench

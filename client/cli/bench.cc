@@ -17,6 +17,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/text.h"
+#include "client/open_objects.h"
 
 namespace caisson::cli {
 namespace {
@@ -59,6 +60,9 @@ void print(const BenchReport& report) {
   for (const bench::SkippedCase& one : report.skipped) {
     fmt::print("left out: {}: {}\n", one.name, printable(one.why));
   }
+  const bench::TargetCount targets = bench::count_targets(report);
+  fmt::print("\n{} of {} targets met, in {}\n", targets.met, targets.all,
+             human_seconds(report.seconds));
 }
 
 Json json_of(const MetadataBenchReport& report) {
@@ -159,7 +163,9 @@ Result<BenchReport> read_report(const std::string& path) {
 class BenchCommand final : public Command {
  public:
   void define(CLI::App& app) override {
-    app.add_option("directory", directory_, "An existing directory on the device to measure");
+    app.add_option("directory", directory_,
+                   "An existing directory on the device to measure; DIR?dirs=DIR2,DIR3 for a store "
+                   "in several");
     app.add_option("--case", cases_, "A case of --list, \"quick\" or \"all\"; may be repeated")
         ->take_all()
         ->expected(1)
@@ -205,7 +211,9 @@ class BenchCommand final : public Command {
 
   Result<bench::BenchOptions> options_of(const Session& session) const {
     bench::BenchOptions options;
-    options.directory = directory_;
+    CAISSON_ASSIGN_OR_RETURN(const StoreUrl where, parse_store_url(directory_));
+    options.directory = where.root;
+    options.directories = where.directories;
     options.cases = cases_;
     CAISSON_ASSIGN_OR_RETURN(options.bytes, parse_bytes(size_));
     CAISSON_ASSIGN_OR_RETURN(options.large_bytes, parse_bytes(large_size_));
