@@ -34,7 +34,7 @@ class Target:
 
 
 def targets(results):
-    """Issue-tracker names left out: what the project promises, from the medians of one run."""
+    """What the project wants to reach, from the medians."""
 
     def share(system, what):
         return median(results["systems"].get(system, {}).get(what, []))
