@@ -236,6 +236,32 @@ void add_runs(const Loops& loops, size_t depth, const std::byte* from, DigestStr
   }
 }
 
+// Whether each run of `left` ends where that of `right` begins.
+bool lie_side_by_side(const Runs& left, const Runs& right) {
+  const auto same = [](const Axis& a, const Axis& b) {
+    return a.extent == b.extent && a.from == b.from;
+  };
+  const auto& axes = left.loops.axes;
+  return left.loops.run == right.loops.run && left.loops.rank == right.loops.rank &&
+         std::equal(axes.begin(), axes.begin() + left.loops.rank, right.loops.axes.begin(), same) &&
+         left.first + left.loops.run == right.first;
+}
+
+void add_side_by_side(const Loops& loops, size_t depth, const std::byte* from,
+                      std::span<DigestStream> streams) {
+  if (depth == loops.rank) {
+    for (DigestStream& stream : streams) {
+      stream.add({from, loops.run});
+      from += loops.run;
+    }
+    return;
+  }
+  const Axis& axis = loops.axes[depth];
+  for (uint64_t i = 0; i < axis.extent; ++i, from += axis.from) {
+    add_side_by_side(loops, depth + 1, from, streams);
+  }
+}
+
 // The part `common` of a packed piece on its way to memory that holds all of it.
 struct Placing {
   Loops loops;
@@ -296,6 +322,34 @@ std::optional<Digest> digest_in_place(const BoxMemory& from, const Box& piece, D
   DigestStream stream(runs.loops.bytes(), nullptr, CopyStores::kCached);
   add_runs(runs.loops, 0, runs.first, stream);
   return stream.finish();
+}
+
+size_t count_side_by_side(const BoxMemory& from, std::span<const Box> pieces, DType dtype) {
+  if (pieces.empty()) return 0;
+  Runs last = runs_of(from, pieces.front(), dtype);
+  size_t count = 1;
+  if (last.loops.rank == 0 || last.loops.run < kHashedRunBytesMin) return count;
+  for (; count < pieces.size(); ++count) {
+    const Runs next = runs_of(from, pieces[count], dtype);
+    if (!lie_side_by_side(last, next)) break;
+    last = next;
+  }
+  return count;
+}
+
+void gather_side_by_side(const BoxMemory& from, std::span<const Box> pieces, DType dtype,
+                         MutableBytes to, CopyStores stores, std::span<Digest> digests) {
+  CAISSON_CHECK(!pieces.empty() && digests.size() == pieces.size());
+  const Runs runs = runs_of(from, pieces.front(), dtype);
+  const uint64_t bytes = runs.loops.bytes();
+  CAISSON_CHECK(to.empty() || to.size() == bytes * pieces.size());
+  std::vector<DigestStream> streams;
+  streams.reserve(pieces.size());
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    streams.emplace_back(bytes, to.empty() ? nullptr : to.data() + i * bytes, stores);
+  }
+  add_side_by_side(runs.loops, 0, runs.first, streams);
+  for (size_t i = 0; i < pieces.size(); ++i) digests[i] = streams[i].finish();
 }
 
 uint64_t sample_of(const BoxMemory& from, const Box& piece, DType dtype) {

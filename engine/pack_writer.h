@@ -100,7 +100,7 @@ class PackWriter {
   };
   struct Transfer {
     MutableBytes buffer;  // of the pool; empty: a footer
-    uint64_t bytes = 0;  // of it, that are being written
+    uint64_t bytes = 0;   // of it, that are being written
     Pack* pack = nullptr;
   };
 

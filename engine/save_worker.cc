@@ -7,14 +7,16 @@
 
 #include "compression/choose.h"
 #include "engine/metrics.h"
+#include "io/base/check.h"
 
 namespace caisson {
 
 namespace {
 
-// Segments in flight over all workers, as measured best for one device; a worker never has fewer
-// than kSegmentsMin, one of which is being filled.
-constexpr uint32_t kSegmentsInFlight = 16;
+// Segments in flight over all workers. A device is busy with some 16; one that completes in bursts
+// as long as its queue (a virtual disk does) finds the next ones filled. Two saves fit the default
+// budget. A worker never has fewer than kSegmentsMin, one of which is being filled.
+constexpr uint32_t kSegmentsInFlight = 28;
 constexpr uint32_t kSegmentsMin = 4;
 constexpr uint64_t kScratchAlignment = 64;
 constexpr uint64_t kDeltaGainDivisor = 10;  // a delta saves a tenth at least: it costs two reads
@@ -104,6 +106,7 @@ Status SaveWorker::make_way(const SavePlan& plan) {
   if (shared_.config.metrics != nullptr) shared_.config.metrics->state().memory_yields.add();
   CAISSON_RETURN_IF_ERROR(packs_.end());
   base_ = {};  // it lies in scratch_
+  band_.end();
   pool_ = BufferPool();
   return make_buffers(plan);
 }
@@ -112,6 +115,7 @@ void SaveWorker::run(const SavePlan& plan, SaveBatches& batches, SaveBatches& ch
   parent_.selected = twin_parent_.selected = nullptr;
   run_index_ = 0;
   if (began_.time_since_epoch().count() == 0) began_ = std::chrono::steady_clock::now();
+  band_.end();
   Status status = make_buffers(plan);
   SaveBatch batch;
   while (status.ok() && batches.claim(batch)) {
@@ -141,8 +145,9 @@ void SaveWorker::run(const SavePlan& plan, SaveBatches& batches, SaveBatches& ch
 template <typename Visit>
 Status SaveWorker::for_each_piece(const SavePlan& plan, const SaveBatch& batch,
                                   const Visit& visit) {
-  const auto visit_piece = [&](const PlannedShard& shard, uint64_t i, Role role) {
-    const auto piece = tile(plan, shard, i, role);
+  const auto visit_piece = [&](const PlannedShard& shard, uint64_t i, Role role,
+                               uint64_t in_a_row) {
+    const auto piece = tile(plan, shard, i, role, in_a_row);
     const Status status = piece.ok() ? visit(*piece) : piece.status();
     return status.ok() ? status : status.with_context("tensor \"" + shard.record.spec.name + "\"");
   };
@@ -153,15 +158,16 @@ Status SaveWorker::for_each_piece(const SavePlan& plan, const SaveBatch& batch,
     const PlannedRun& run = plan.runs[run_index_];
     const uint64_t i = unit - run.first_unit;
     const Role role = run.twin ? Role::kBase : Role::kAlone;
-    CAISSON_RETURN_IF_ERROR(visit_piece(plan.shards[run.shard], i, role));
-    if (run.twin) CAISSON_RETURN_IF_ERROR(visit_piece(plan.shards[*run.twin], i, Role::kTwin));
+    const uint64_t in_a_row = run.twin ? 1 : batch.first + batch.count - unit;
+    CAISSON_RETURN_IF_ERROR(visit_piece(plan.shards[run.shard], i, role, in_a_row));
+    if (run.twin) CAISSON_RETURN_IF_ERROR(visit_piece(plan.shards[*run.twin], i, Role::kTwin, 1));
   }
   return ok_status();
 }
 
 // 1 tile
 Result<SaveWorker::Piece> SaveWorker::tile(const SavePlan& plan, const PlannedShard& shard,
-                                           uint64_t i, Role role) {
+                                           uint64_t i, Role role, uint64_t in_a_row) {
   const Box box = shard.piece(i);
   CAISSON_ASSIGN_OR_RETURN(const uint64_t raw_bytes,
                            packed_bytes(box.elements(), shard.record.spec.dtype));
@@ -171,6 +177,8 @@ Result<SaveWorker::Piece> SaveWorker::tile(const SavePlan& plan, const PlannedSh
   }
   return Piece{.shard = shard,
                .role = role,
+               .index = i,
+               .in_a_row = in_a_row,
                .number = shard.shard().first_entry - plan.first_entry + i,
                .box = box,
                .raw_bytes = raw_bytes};
@@ -183,7 +191,7 @@ Status SaveWorker::save_piece(const Piece& piece, SaveBatch& batch) {
   packs_.expect(shared_.bytes_left.load(std::memory_order_relaxed) / workers_ + kPieceBytesMax);
   shared_.bytes_left.fetch_sub(piece.raw_bytes, std::memory_order_relaxed);
   batch.raw_bytes += piece.raw_bytes;
-  mark_sampled(piece);
+  if (!band_.holds(piece.shard, piece.index)) mark_sampled(piece.shard, piece.number, piece.box);
   if (piece.role != Role::kTwin) base_ = {};
   if (piece.raw_bytes <= format::kInlineBytesMax &&
       shared_.part.try_reserve_inline(piece.raw_bytes)) {
@@ -225,7 +233,12 @@ std::optional<PlacedChunk> SaveWorker::find_in_parent(const Piece& piece) {
 
 // Hashed where it lies, so that an unchanged state is most often not copied at all.
 bool SaveWorker::is_unchanged(const Piece& piece, const format::ChunkEntry& parent) {
-  const auto digest = hash_in_place(piece);
+  if (!band_.holds(piece.shard, piece.index) && begin_band(piece, TileBand::kTilesMax) > 1) {
+    const TraceSpan span(trace_, hash_row_, "hash a band in place");
+    band_.sweep({});
+  }
+  const auto digest =
+      band_.holds(piece.shard, piece.index) ? band_.digest(piece.index) : hash_in_place(piece);
   if (!digest || content_id(*digest, piece.dtype().bits) != parent.id) return false;
   mark_digest(piece, *digest);
   return true;
@@ -258,16 +271,16 @@ Status SaveWorker::store_piece(const Piece& piece, std::optional<PlacedChunk> pa
   }
   const bool stored_raw = choice && choice->codec == CodecId::kRaw;
   MutableBytes raw;
-  if (stored_raw) {
-    CAISSON_ASSIGN_OR_RETURN(raw,
-                             packs_.reserve(piece.raw_bytes, is_block_aligned(piece.raw_bytes)));
-  } else {
-    raw = scratch_for(piece);
-  }
 
   // 2 hash
-  const Digest digest =
-      copy_hashed(piece, raw, stored_raw ? CopyStores::kPastCaches : CopyStores::kCached);
+  Digest digest;
+  if (stored_raw) {
+    CAISSON_ASSIGN_OR_RETURN(digest, gather_into_segment(piece, raw));
+  } else {
+    band_.end();  // what is encoded may reserve more than its place in a band
+    raw = scratch_for(piece);
+    digest = copy_hashed(piece, raw, CopyStores::kCached);
+  }
   mark_digest(piece, digest);
   format::ChunkEntry entry;
   entry.raw_bytes = entry.stored_bytes = static_cast<uint32_t>(piece.raw_bytes);
@@ -432,6 +445,35 @@ std::optional<CodecChoice> SaveWorker::choose_codec(const Piece& piece, Bytes ra
   return policy_.choose(piece.shard.record, codec_context_, raw);
 }
 
+size_t SaveWorker::begin_band(const Piece& piece, uint64_t tiles_max) {
+  const size_t tiles = band_.begin(piece.shard, piece.index, std::min(tiles_max, piece.in_a_row));
+  for (size_t i = 1; i < tiles; ++i) mark_sampled(piece.shard, piece.number + i, band_.box(i));
+  return tiles;
+}
+
+// The tiles beside it are packed behind it, to where they are reserved when their turn comes. One
+// that is found elsewhere then leaves its place to the next.
+Result<Digest> SaveWorker::gather_into_segment(const Piece& piece, MutableBytes& raw) {
+  const bool aligned = is_block_aligned(piece.raw_bytes);
+  if (!band_.holds_packed(piece.shard, piece.index)) {
+    // Only where those beside it will be stored raw, too, each in its place.
+    const bool alike = shared_.config.codec == "raw" &&
+                       piece.raw_bytes % (aligned ? format::kBlockBytes : format::kOffsetUnit) == 0;
+    const uint64_t room = alike ? packs_.reservations_in_a_row(piece.raw_bytes, aligned) : 1;
+    const size_t tiles = begin_band(piece, room);
+    CAISSON_ASSIGN_OR_RETURN(raw, packs_.reserve(tiles * piece.raw_bytes, aligned));
+    if (tiles == 1) return copy_hashed(piece, raw, CopyStores::kPastCaches);
+    const TraceSpan span(trace_, hash_row_, "copy and hash a band", raw.size());
+    band_.sweep(raw);
+    packs_.drop();
+  }
+  CAISSON_ASSIGN_OR_RETURN(raw, packs_.reserve(piece.raw_bytes, aligned));
+  const Bytes packed = band_.bytes(piece.index);
+  CAISSON_CHECK(raw.data() <= packed.data());
+  if (raw.data() != packed.data()) std::ranges::copy(packed, raw.begin());
+  return band_.digest(piece.index);
+}
+
 Digest SaveWorker::copy_hashed(const Piece& piece, MutableBytes to, CopyStores stores) {
   const TraceSpan span(trace_, hash_row_, "copy and hash", piece.raw_bytes);
   return gather_hashed(piece.memory(), piece.box, piece.dtype(), to, stores);
@@ -453,9 +495,9 @@ void SaveWorker::reuse(const Piece& piece, PlacedChunk chunk, SaveBatch& batch) 
 }
 
 // Before the piece is read, so that no later change is missed.
-void SaveWorker::mark_sampled(const Piece& piece) {
+void SaveWorker::mark_sampled(const PlannedShard& shard, uint64_t number, const Box& box) {
   if (shared_.config.memory_check != MemoryCheck::kSampled) return;
-  shared_.marks[piece.number] = sample_of(piece.memory(), piece.box, piece.dtype());
+  shared_.marks[number] = sample_of(shard.memory, box, shard.record.spec.dtype);
 }
 
 void SaveWorker::mark_digest(const Piece& piece, const Digest& digest) {

@@ -17,6 +17,7 @@
 #include "engine/save_codec.h"
 #include "engine/save_plan.h"
 #include "engine/store_dedup.h"
+#include "engine/tile_band.h"
 
 namespace caisson {
 
@@ -53,7 +54,9 @@ class SaveWorker {
   struct Piece {
     const PlannedShard& shard;
     Role role;
-    uint64_t number;  // in the put
+    uint64_t index;     // of those of its shard that this rank stores
+    uint64_t in_a_row;  // so many of them come next in this batch, itself included
+    uint64_t number;    // in the put
     Box box;
     uint64_t raw_bytes;
 
@@ -84,7 +87,8 @@ class SaveWorker {
   template <typename Visit>
   Status for_each_piece(const SavePlan& plan, const SaveBatch& batch, const Visit& visit);
 
-  static Result<Piece> tile(const SavePlan& plan, const PlannedShard& shard, uint64_t i, Role role);
+  static Result<Piece> tile(const SavePlan& plan, const PlannedShard& shard, uint64_t i, Role role,
+                            uint64_t in_a_row);
   Status save_piece(const Piece& piece, SaveBatch& batch);
   void save_inline(const Piece& piece, SaveBatch& batch);
   ParentView& parent_of(const Piece& piece) {
@@ -113,11 +117,15 @@ class SaveWorker {
   void reuse(const Piece& piece, PlacedChunk chunk, SaveBatch& batch);
 
   // Is the memory what it was when it was read? `mark_*` note what it was like.
-  void mark_sampled(const Piece& piece);
+  void mark_sampled(const PlannedShard& shard, uint64_t number, const Box& box);
   void mark_digest(const Piece& piece, const Digest& digest);
   Status check_piece(const Piece& piece);
   uint64_t mark_now(const Piece& piece);
 
+  // The band of which `piece` is the first tile, all its tiles marked; gives their number.
+  size_t begin_band(const Piece& piece, uint64_t tiles_max);
+  // The digest of a piece that is stored raw, which lies in its place in the segment then: `raw`.
+  Result<Digest> gather_into_segment(const Piece& piece, MutableBytes& raw);
   // The digest of a piece that is copied to `to` on the way.
   Digest copy_hashed(const Piece& piece, MutableBytes to, CopyStores stores);
   // Its digest where it lies; nothing when it must be copied for that.
@@ -137,6 +145,7 @@ class SaveWorker {
   std::chrono::steady_clock::time_point began_{};
   BufferPool pool_;  // outlives the packs' ring
   PackWriter packs_;
+  TileBand band_;         // its tiles are packed where they will be reserved
   MutableBytes scratch_;  // the raw bytes of a piece that is about to be encoded, and its base's
   Base base_;
   size_t run_index_ = 0;

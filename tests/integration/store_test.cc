@@ -178,6 +178,40 @@ TEST_F(StoreTest, EqualTensorsOfOneSaveAreStoredOnce) {
   expect_holds(*store, "run/1", model);
 }
 
+// 8 rows of tiles, 4 side by side in each: what one sweep took is compared and stored one by one.
+TEST_F(StoreTest, TilesSideBySideAreStoredOnceEach) {
+  constexpr size_t kRows = 256, kRowBytes = 16384 * 2, kTileRowBytes = kRowBytes / 4;
+  constexpr uint64_t kTileBytes = kRows / 8 * kTileRowBytes;
+  TestTensor w("w", kBf16, shape_of({kRows, 16384}), 1);
+  for (size_t row = 0; row < kRows / 8; ++row) {  // in the first row of tiles, 0 and 1 are equal
+    const auto begin = w.bytes.begin() + static_cast<long>(row * kRowBytes);
+    std::copy_n(begin, kTileRowBytes, begin + kTileRowBytes);
+  }
+  auto store = open();
+  const SaveOptions raw{.codec = "raw"};
+  const auto first = save(*store, "run/1", {w}, raw);
+  ASSERT_TRUE(first.ok()) << first.status().to_string();
+  EXPECT_EQ(first->stored_bytes, w.bytes.size() - kTileBytes);
+  expect_holds(*store, "run/1", {w});
+
+  const auto tile_at = [&](size_t row, size_t column) -> std::byte& {
+    return w.bytes[row * (kRows / 8) * kRowBytes + column * kTileRowBytes];
+  };
+  tile_at(2, 1) ^= std::byte{1};  // the second of its band
+  tile_at(2, 3) ^= std::byte{1};
+  tile_at(7, 3) ^= std::byte{1};
+  const auto second = save(*store, "run/2", {w}, raw);
+  ASSERT_TRUE(second.ok()) << second.status().to_string();
+  EXPECT_EQ(second->stored_bytes, 3 * kTileBytes);
+  expect_holds(*store, "run/2", {w});
+
+  for (size_t row = 0; row < 8; ++row) tile_at(row, row % 4) ^= std::byte{2};
+  const auto third = save(*store, "run/3", {w}, {.codec = "raw", .workers = 3});
+  ASSERT_TRUE(third.ok()) << third.status().to_string();
+  EXPECT_EQ(third->stored_bytes, 8 * kTileBytes);
+  expect_holds(*store, "run/3", {w});
+}
+
 TEST_F(StoreTest, ManyWorkersGiveTheSameContent) {
   std::vector<TestTensor> model;
   for (uint64_t i = 0; i < 40; ++i) {

@@ -83,6 +83,43 @@ TEST(CopyBox, HashesRunsOfEveryLength) {
   }
 }
 
+TEST(CopyBox, TakesPiecesThatLieSideBySideInOneSweep) {
+  constexpr DType kBf16{DTypeCode::kBfloat, 16};
+  const Box box = box_of({0, 0}, {40, 1600});
+  ByteVector memory = counting(40 * 1600 * 2);
+  for (size_t i = 0; i < memory.size(); i += 97) memory[i] ^= static_cast<std::byte>(i >> 8);
+  const BoxMemory from{box, memory.data(), contiguous_strides(box, kBf16)};
+  for (const uint64_t columns : {128, 300, 512}) {
+    std::vector<Box> pieces;
+    for (uint64_t at = 7; at + columns <= 1600; at += columns) {
+      pieces.push_back(box_of({3, at}, {33, columns}));
+    }
+    ASSERT_EQ(count_side_by_side(from, pieces, kBf16), pieces.size());
+    const size_t bytes = 33 * columns * 2;
+    ByteVector packed(bytes * pieces.size());
+    std::vector<Digest> digests(pieces.size()), in_place(pieces.size());
+    gather_side_by_side(from, pieces, kBf16, packed, CopyStores::kPastCaches, digests);
+    gather_side_by_side(from, pieces, kBf16, {}, CopyStores::kPastCaches, in_place);
+    EXPECT_EQ(digests, in_place);
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      ByteVector one(bytes);
+      EXPECT_EQ(gather_hashed(from, pieces[i], kBf16, one, CopyStores::kCached), digests[i]);
+      EXPECT_TRUE(std::equal(one.begin(), one.end(), packed.begin() + static_cast<long>(i * bytes)))
+          << columns << " columns, piece " << i;
+    }
+  }
+  const auto count = [&](std::initializer_list<Box> pieces) {
+    return count_side_by_side(from, std::vector<Box>(pieces), kBf16);
+  };
+  const Box first = box_of({3, 0}, {8, 256});
+  EXPECT_EQ(count({first, box_of({3, 256}, {8, 256}), box_of({3, 768}, {8, 256})}), 2u) << "a gap";
+  EXPECT_EQ(count({first, box_of({4, 256}, {8, 256})}), 1u) << "a row lower";
+  EXPECT_EQ(count({first, box_of({3, 256}, {7, 256})}), 1u) << "fewer rows";
+  EXPECT_EQ(count({first, box_of({3, 256}, {8, 128})}), 1u) << "shorter runs";
+  EXPECT_EQ(count({box_of({3, 0}, {8, 64}), box_of({3, 64}, {8, 64})}), 1u) << "runs too short";
+  EXPECT_EQ(count({box_of({0, 0}, {8, 1600}), box_of({8, 0}, {8, 1600})}), 1u) << "contiguous";
+}
+
 TEST(CopyBox, ASampleSeesTheWholePieceAndNothingElse) {
   const Box box = box_of({0, 0}, {64, 4096});
   ByteVector memory = counting(64 * 4096);
