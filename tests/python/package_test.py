@@ -221,6 +221,20 @@ class SaveAndLoad(PackageTest):
             loaded["weight"], tensors["weight"].astype(ml_dtypes.bfloat16)
         )
 
+    def test_a_store_of_several_directories(self):
+        other = self.dir / "other"
+        url = f"caisson://{self.url}?dirs={other}"
+        for step in (1, 2):
+            caisson.save({"w": np.full(100000, step)}, f"{url}#run/{step}")
+        self.assertTrue(list(other.rglob("*")))
+        self.assertEqual(caisson.load(f"{url}#run/1")["w"][0], 1)
+        self.assertEqual(caisson.load(self.url)["w"][0], 2)
+        with caisson.Store(url) as store:
+            self.assertTrue(store.verify(depth="full").ok)
+            self.assertEqual(store.stat().checkpoints, 2)
+            # Both saves are of one epoch: the store stayed open between them.
+            self.assertEqual({c.epoch for c in store.checkpoints()}, {1})
+
     def test_a_store_that_was_replaced_is_opened_anew(self):
         caisson.save({"w": np.zeros(1)}, self.url, "run/1")
         shutil.rmtree(self.url)

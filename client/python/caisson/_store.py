@@ -439,7 +439,7 @@ class Store:
 
     def diff(self, a: str, b: str) -> DiffReport:
         """How checkpoint `b` differs from `a`."""
-        found = _command.ask("diff", self._path(), a, b)
+        found = _command.ask("diff", _url.absolute(self.url), a, b)
         changes = tuple(
             TensorChange(
                 c["name"],
@@ -463,7 +463,7 @@ class Store:
 
     def stat(self) -> StatReport:
         """Where the bytes are."""
-        found = _command.ask("stat", self._path())
+        found = _command.ask("stat", _url.absolute(self.url))
         runs = tuple(
             RunUsage(
                 r["run"],
@@ -500,10 +500,6 @@ class Store:
             ),
         )
 
-    def _path(self) -> str:
-        # A path that begins with '-' would be taken for an option.
-        return self.url if "://" in self.url else os.path.abspath(self.url)
-
 
 def _metadata_json(metadata: Mapping[str, Any] | None) -> str:
     try:
@@ -521,7 +517,7 @@ _cache_lock = threading.Lock()
 def _identity(path: str) -> tuple[int, ...]:
     """What tells whether a directory still holds the store that was opened there."""
     try:
-        marker = os.stat(os.path.join(path, "caisson.store"))
+        marker = os.stat(os.path.join(path.partition("?dirs=")[0], "caisson.store"))
     except OSError:
         return ()
     return (os.getpid(), marker.st_dev, marker.st_ino)
@@ -530,7 +526,7 @@ def _identity(path: str) -> tuple[int, ...]:
 def opened(url: str, *, create: bool) -> Store:
     """The Store of a URL, opened once a process: its runs stay claimed and its staging memory stays
     warm from one save to the next. A directory that was replaced is opened anew."""
-    path = os.path.abspath(url.removeprefix("file://"))
+    path = _url.absolute(url)
     with _cache_lock:
         identity = _identity(path)
         cached = _cache.get(path)

@@ -24,3 +24,10 @@ def split(url: str | os.PathLike[str], name: str | None = None) -> tuple[str, st
     if fragment and name is not None and fragment != name:
         raise InvalidArgumentError(f'"{text}" names {fragment}, and the call {name}: which one?')
     return path, fragment or name
+
+
+def absolute(url: str) -> str:
+    """A store's path, absolute, with the `?dirs=` that may follow it: what the executable takes, and
+    never anything that begins with '-'."""
+    path, mark, directories = url.removeprefix("file://").partition("?dirs=")
+    return os.path.abspath(path) + mark + directories

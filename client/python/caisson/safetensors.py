@@ -35,7 +35,7 @@ def import_files(
     path, chosen = _url.split(url, name)
     if chosen is None or not files:
         raise InvalidArgumentError("give files, and the checkpoint's name")
-    store = os.path.abspath(path.removeprefix("file://"))
+    store = _url.absolute(path)
     options = ["--codec", codec, "--ranks", str(ranks)]
     if metadata:
         options += ["--metadata", json.dumps(dict(metadata))]
@@ -77,7 +77,7 @@ def export(
     found = _command.ask(
         "export",
         *options,
-        os.path.abspath(store_path.removeprefix("file://")),
+        _url.absolute(store_path),
         store.resolve(chosen or "latest"),
         os.path.abspath(path),
     )
