@@ -5,6 +5,7 @@
     reader.py STORE restore RUN/STEP DIRECTORY     one raw file a tensor
     reader.py STORE check EXPECTED.json            SHA-256 of every tensor of every checkpoint
 
+STORE is a directory; DIRECTORY?dirs=OTHER,... where a store in several directories is not where it was made.
 Checks every checksum, digest and content id on the way. Needs the packages xxhash and zstandard.
 Plain and slow on purpose; section names in comments are those of docs/format.md.
 """
@@ -139,8 +140,8 @@ class Sealed:
 # ---- Envelope
 
 
-def envelope(magic, data, block=False):
-    """The content and the salt."""
+def envelope(magic, data, block=False, known=0):
+    """The content and the salt. `known`: the incompatible features that are."""
     head = Input(data)
     need(head.take(8) == magic, "does not start with %r" % magic)
     version, header_bytes = head.u16(), head.u16()
@@ -149,7 +150,7 @@ def envelope(magic, data, block=False):
     incompatible, length = head.u32(), head.u64()
     uuid, content_sum, header_sum = head.take(16), head.u64(), head.u64()
     need(checksum(data[:56], salt(uuid, 0)) == header_sum, "header checksum")
-    if version > 1 or incompatible != 0:
+    if version > 1 or incompatible & ~known != 0:
         raise Damaged("written by a newer version")
     need(version == 1 and header_bytes == 64, "version")
     content = head.take(length)
@@ -339,17 +340,53 @@ class Tensor:
 
 class Store:
     def __init__(self, path):
-        self.path = path
-        content, uuid = envelope(b"CAISSON1", self.read("caisson.store"))
+        first, _, further = path.partition("?dirs=")
+        self.paths = [first]
+        self.uuid = uuid = self.read_store_file()
+        if self.is_spread:
+            self.find_directories([name for name in further.split(",") if name])
+        self.live = fold(self.records())
+
+    def read_store_file(self):
+        data = self.read("caisson.store")
+        content, uuid = envelope(b"CAISSON1", data, known=1)
+        self.is_spread = data[20] & 1 == 1
         need(content.take(16) == uuid, "uuid of the store file")
         need((content.u8(), content.u8()) == (1, 16), "hash kind: written by a newer version")
         content.zeros(6)
         content.i64()
         content.end()
-        self.live = fold(self.records())
+        return uuid
+
+    # Several directories
+
+    def find_directories(self, further):
+        content, uuid = envelope(b"CSN_DIRS", self.read("caisson.directories"))
+        listed = [content.text() for _ in range(content.varint())]
+        content.end()
+        need(uuid == self.uuid and 1 <= len(listed) < 64, "list of directories")
+        need(all(path.startswith("/") for path in listed), "path of a directory")
+        found = {}
+        for path in further or listed:
+            with open(os.path.join(path, "caisson.directory"), "rb") as file:
+                content, uuid = envelope(b"CSN_DIRM", file.read())
+            number, count = content.u32(), content.u32()
+            content.end()
+            need(uuid == self.uuid and count == len(listed) + 1, path + " is of another store")
+            found[number] = path
+        need(sorted(found) == list(range(1, len(listed) + 1)), "not all directories are there")
+        self.paths += [found[number] for number in sorted(found)]
+
+    def path_of(self, key):
+        directory = 0
+        if key.endswith(".pack"):
+            writer, _, number = os.path.basename(key)[:-len(".pack")].partition("-")
+            first = struct.unpack("<I", bytes.fromhex(writer)[:4])[0]
+            directory = (first + int(number, 16)) % len(self.paths)
+        return os.path.join(self.paths[directory], key)
 
     def read(self, key, offset=0, count=-1):
-        with open(os.path.join(self.path, key), "rb") as file:
+        with open(self.path_of(key), "rb") as file:
             file.seek(offset)
             data = file.read(count)
         need(count in (-1, len(data)), key + " is too short")
@@ -358,7 +395,7 @@ class Store:
     def records(self):
         for seq in itertools.count(1):
             key = "log/%016x" % seq
-            if not os.path.exists(os.path.join(self.path, key)):
+            if not os.path.exists(self.path_of(key)):
                 return
             content, _ = envelope(b"CSN_LOGR", self.read(key))
             need(content.u64() == seq, key)

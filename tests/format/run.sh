@@ -12,6 +12,12 @@ reader=("$python" "$source/tests/format/reader.py")
 "$python" "$source/tests/format/bases.py"  # the specification's own examples
 "${reader[@]}" "$golden/store" check "$golden/expected.json"
 "${reader[@]}" "$source/tests/golden/coded/store" check "$source/tests/golden/coded/expected.json"
+spread="$source/tests/golden/v1-directories"
+"${reader[@]}" "$spread/store?dirs=$spread/second" check "$golden/expected.json"
+if "${reader[@]}" "$spread/store" check "$golden/expected.json" 2>/dev/null; then
+  echo "a store was read whose second directory is not where its list says"
+  exit 1
+fi
 
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT

@@ -16,13 +16,16 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::UnorderedElementsAreArray;
 
-class Golden : public ::testing::Test {
+// The same content in one directory and in two.
+class Golden : public ::testing::TestWithParam<const char*> {
  protected:
   // A copy, so that nothing can ever change the committed one.
   void SetUp() override {
-    fs::copy(fs::path(CAISSON_SOURCE_DIR) / "tests/golden/v1/store", dir_ / "store",
+    fs::copy(fs::path(CAISSON_SOURCE_DIR) / "tests/golden" / GetParam(), dir_.path(),
              fs::copy_options::recursive);
-    auto store = Store::open(dir_ / "store", {.create = false});
+    std::string url = dir_ / "store";
+    if (fs::exists(dir_ / "second")) url += "?dirs=" + (dir_ / "second");
+    auto store = Store::open(url, {.create = false});
     ASSERT_TRUE(store.ok()) << store.status().to_string();
     store_ = std::move(store).value();
   }
@@ -30,7 +33,7 @@ class Golden : public ::testing::Test {
   std::unique_ptr<Store> store_;
 };
 
-TEST_F(Golden, ListsItsCheckpoints) {
+TEST_P(Golden, ListsItsCheckpoints) {
   std::vector<std::string> names, expected;
   const auto found = store_->checkpoints();
   ASSERT_TRUE(found.ok()) << found.status().to_string();
@@ -43,7 +46,7 @@ TEST_F(Golden, ListsItsCheckpoints) {
   EXPECT_THAT(names, UnorderedElementsAreArray(expected));
 }
 
-TEST_F(Golden, RestoresEveryByte) {
+TEST_P(Golden, RestoresEveryByte) {
   for (const GoldenCheckpoint& checkpoint : golden_checkpoints()) {
     const auto infos = store_->tensors(checkpoint.name);
     ASSERT_TRUE(infos.ok()) << infos.status().to_string();
@@ -68,7 +71,7 @@ TEST_F(Golden, RestoresEveryByte) {
   }
 }
 
-TEST_F(Golden, AliasesReadTheirTarget) {
+TEST_P(Golden, AliasesReadTheirTarget) {
   const GoldenTensor weight = golden_checkpoints()[1].tensors.front();
   ByteVector restored(weight.bytes.size());
   const std::vector<TensorTarget> targets = {{.name = "head.bf16",
@@ -80,7 +83,7 @@ TEST_F(Golden, AliasesReadTheirTarget) {
   EXPECT_EQ(restored, weight.bytes);
 }
 
-TEST_F(Golden, NewSavesFollow) {
+TEST_P(Golden, NewSavesFollow) {
   const GoldenTensor weight = golden_checkpoints()[1].tensors.front();
   const std::vector<TensorShard> shards = {{.tensor = weight.spec,
                                             .box = Box::whole(weight.spec.shape),
@@ -92,6 +95,8 @@ TEST_F(Golden, NewSavesFollow) {
   ASSERT_TRUE(save->wait().ok()) << save->wait().to_string();
   EXPECT_EQ(save->report().stored_bytes, 0u);  // it is what golden/2 has
 }
+
+INSTANTIATE_TEST_SUITE_P(Version1, Golden, ::testing::Values("v1", "v1-directories"));
 
 // Every codec, those with a base too.
 TEST(GoldenCoded, RestoresEveryByte) {
