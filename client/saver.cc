@@ -186,7 +186,7 @@ OwnedInput own_input(const SaveInput& input) {
   return owned;
 }
 
-Status stage_input(StoreContext& context, OwnedInput& input) {
+Result<bool> stage_input(StoreContext& context, OwnedInput& input) {
   // Checked here as far as the copy relies on it; the pipeline checks everything.
   const auto check = [](const TensorShard& shard) -> Result<uint64_t> {
     CAISSON_RETURN_IF_ERROR(check_dtype(shard.tensor.dtype));
@@ -224,8 +224,10 @@ Status stage_input(StoreContext& context, OwnedInput& input) {
     }
     total += align_up(bytes, kStageAlignment);
   }
-  if (total == 0) return ok_status();
-  CAISSON_ASSIGN_OR_RETURN(input.arena, context.take_staging(total));
+  if (total == 0) return true;
+  auto arena = context.take_staging(total);
+  if (arena.status().code() == StatusCode::kOutOfMemory) return false;
+  CAISSON_ASSIGN_OR_RETURN(input.arena, std::move(arena));
   uint64_t at = 0;
   for (size_t i = 0; i < input.items.size(); ++i) {
     if (sizes[i] == 0) continue;
@@ -241,7 +243,7 @@ Status stage_input(StoreContext& context, OwnedInput& input) {
     shard.strides_bytes.clear();
     at += align_up(sizes[i], kStageAlignment);
   }
-  return ok_status();
+  return true;
 }
 
 Status check_save(StoreContext& context, const std::string& name, const SaveOptions& options) {

@@ -22,8 +22,9 @@ struct OwnedInput {
 OwnedInput own_input(const SaveInput& input);
 // Copies every byte into memory of its own. This arena is as large as the tensors and is not part
 // of the Store's memory budget: the caller asked for a second copy. It goes back with
-// StoreContext::keep_staging.
-Status stage_input(StoreContext& context, OwnedInput& input);
+// StoreContext::keep_staging. False when the host has no room for it: nothing was copied. An error
+// when no host could have.
+Result<bool> stage_input(StoreContext& context, OwnedInput& input);
 
 // What can be refused before anything is written: a bad name or option, a name that is taken, a run
 // that somebody else claimed.

@@ -125,9 +125,7 @@ Result<PendingSave> StoreImpl::start_save(const std::string& name, const SaveInp
   // A host without room for the copy gets a save that is over when this returns: slower, not lost.
   SaveOptions how = options;
   if (options.stage) {
-    const Status copied = stage_input(*context_, *owned);
-    how.stage = copied.code() != StatusCode::kOutOfMemory;
-    if (how.stage) CAISSON_RETURN_IF_ERROR(copied);
+    CAISSON_ASSIGN_OR_RETURN(how.stage, stage_input(*context_, *owned));
   }
 
   auto state = std::make_shared<PendingSave::State>();

@@ -236,8 +236,10 @@ class DoctorCommand final : public Command {
     CAISSON_ASSIGN_OR_RETURN(const StoreUrl url, parse_store_url(directory_));
     CAISSON_ASSIGN_OR_RETURN(const std::shared_ptr<FileSystem> files,
                              make_posix_file_system(session.globals.io_engine));
-    CAISSON_ASSIGN_OR_RETURN(std::vector<std::string> directories,
-                             directories_of_store(files, url));
+    std::vector<std::string> directories = {url.root};
+    if (std::filesystem::is_directory(url.root)) {
+      CAISSON_ASSIGN_OR_RETURN(directories, directories_of_store(files, url));
+    }
     if (directories.size() > 1) {
       const auto objects =
           open_objects(files, url, system_uuids(), system_clock(), /*create=*/false);
