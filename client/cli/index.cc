@@ -41,7 +41,7 @@ class IndexCommand final : public Command {
     if (index == nullptr) {
       return fenced("the index of " + store_ + " is in use; try again when that command has ended");
     }
-    const Result<int> answered =
+    Result<int> answered =
         action_ == "find" ? find(*index, *access.state(), session) : stat(*index, session);
     CAISSON_RETURN_IF_ERROR(index->close());
     return answered;
