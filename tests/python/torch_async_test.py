@@ -10,6 +10,7 @@ import random
 import resource
 import threading
 import time
+import warnings
 
 import ranks
 import torch
@@ -28,6 +29,7 @@ from caisson.torch import (
     CaissonStager,
     CaissonStorageReader,
     CaissonStorageWriter,
+    StaleTensorWarning,
     load_state,
     save_state,
 )
@@ -239,6 +241,24 @@ def case_training_goes_on_as_if_nothing_had_happened(t: Ranks) -> None:
         assert [_train(model, optimizer, loader) for _ in range(3)] == want
         t.raises(caisson.NotFoundError, "no checkpoint", lambda: load_state(
             f"{url}-absent", model, optimizer))  # fmt: skip
+
+
+def case_trainable_tensors_that_stay_are_named(t: Ranks) -> None:
+    url = f"caisson://{t.scratch}/store#run"
+    model, _ = _trainer(t, False)
+    model[2].bias.requires_grad_(False)
+    optimizer = torch.optim.SGD([model[0].weight], lr=0.1)  # three others were forgotten or frozen
+    model(torch.ones(4, 6)).sum().backward()
+    told: list[str] = []
+    for step in (1, 2):
+        optimizer.step()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            save_state(url, model, optimizer, step=step)
+        told += [str(w.message) for w in caught if w.category is StaleTensorWarning]
+    if t.rank == 0:
+        assert len(told) == 1, told
+        assert "model.0.bias, model.2.weight" in told[0] and "model.2.bias" not in told[0], told
 
 
 def case_no_python_runs_while_a_save_drains(t: Ranks) -> None:

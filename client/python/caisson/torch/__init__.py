@@ -13,6 +13,7 @@ from caisson.torch.newest import newest
 from caisson.torch.planner import CaissonSavePlanner
 from caisson.torch.reader import CaissonStorageReader
 from caisson.torch.stager import CaissonStager
+from caisson.torch.stale import StaleTensorWarning
 from caisson.torch.state import Loaded, load_state, save_state
 from caisson.torch.writer import CaissonStorageWriter
 
@@ -23,6 +24,7 @@ __all__ = [
     "CaissonStorageReader",
     "CaissonStorageWriter",
     "Loaded",
+    "StaleTensorWarning",
     "install",
     "load_state",
     "newest",

@@ -8,7 +8,7 @@ import os
 
 import torch.distributed as dist
 
-from caisson import CaissonError, CorruptionError, NotFoundError, Store, UnsupportedError, _native
+from caisson import CaissonError, CorruptionError, NotFoundError, _native
 from caisson.torch.location import Location, parse_location
 from caisson.torch.stores import open_store
 
@@ -78,16 +78,12 @@ def _problem(
         if problem := store.info(name).problem:
             return problem
         if group.is_first:
-            with Store(location.root) as whole:
-                report = whole.verify(name)
-            if not report.ok:
-                return "; ".join(str(finding) for finding in report.findings[:3])
-    except UnsupportedError:
-        return ""  # no caisson executable to verify with: what the log and the root say must do
+            found = store.verify([name])
+            if found["damaged"]:
+                damage = [f for f in found["findings"] if f["damage"]]
+                return "; ".join(f"{f['object']}: {f['what']}" for f in damage[:3])
     except CaissonError as raised:
         return str(raised)
-    except OSError:
-        return ""  # nor does the one that is named start
     return ""
 
 

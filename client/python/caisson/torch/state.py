@@ -91,6 +91,8 @@ def save_state(
     }
     if dataloader is not None:
         state["dataloader"] = {f"rank-{rank}": saved(dataloader.state_dict())}
+    if optimizer is not None:
+        writer_options.setdefault("trainable", _trainable(model, model_state))
     writer = CaissonStorageWriter(f"{_run_url(url)}/{step}", **writer_options)
     arguments: dict[str, Any] = dict(
         storage_writer=writer, planner=CaissonSavePlanner(), process_group=process_group,
@@ -184,6 +186,11 @@ def _rank(group: dist.ProcessGroup | None) -> int:
 def _states(model: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> tuple[Any, Any]:
     """By the names of the model's parameters, so that they fit any sharding."""
     return get_state_dict(model, optimizer if optimizer is not None else ())
+
+
+def _trainable(model: torch.nn.Module, model_state: Mapping[str, Any]) -> list[str]:
+    names = [n.removeprefix("module.") for n, p in model.named_parameters() if p.requires_grad]
+    return [f"model.{name}" for name in names if name in model_state]
 
 
 def _skeleton(metadata: Metadata, head: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import dataclasses
 import os
 import pickle
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta
@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.staging import AsyncStager
 from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from torch.futures import Future
 
-from caisson import CaissonError, NotFoundError, Store, _native
+from caisson import CaissonError, NotFoundError, _native
 from caisson.torch import plain
 from caisson.torch.location import Location, is_url, parse_location
 from caisson.torch.planner import CaissonStorageMeta
@@ -46,6 +46,7 @@ from caisson.torch.record import (
 from caisson.torch.shards import gather_part
 from caisson.torch.staged import StagedState
 from caisson.torch.stager import default_stager
+from caisson.torch.stale import latest_name, warn_of_stale
 from caisson.torch.stores import has_store, open_store, worker_count
 from caisson.torch.ticket import Ticket, take_ticket
 
@@ -61,6 +62,9 @@ class CaissonStorageWriter(StorageWriter, AsyncStager):
         dedup: compare with the run's latest checkpoint and store only what changed.
         base: another checkpoint to compare with, "run/step": for a fork.
         memory_check: "sampled", "off" or "full": how tensors that change during a save are noticed.
+        trainable: names of tensors, as in the flattened state dict ("model.layers.0.weight"), that
+            training changes. A StaleTensorWarning names those whose content is the same as in the
+            run's checkpoint before. In a store, not in a directory that is one checkpoint.
         workers: threads of this rank's save; 0: its share of the processors, at most 4.
     """
 
@@ -75,10 +79,13 @@ class CaissonStorageWriter(StorageWriter, AsyncStager):
         dedup: bool = True,
         base: str = "",
         memory_check: str = "sampled",
+        trainable: Collection[str] = (),
         workers: int = 0,
     ) -> None:
         super().__init__()
         self._location = _writable(path)
+        self._trainable = tuple(trainable)
+        self._before: str | None = None  # the run's latest when the save going on began
         self._overwrite = overwrite
         self._options = _native.SaveOptions(
             codec=codec, dedup=dedup, base=base, memory_check=memory_check,
@@ -134,6 +141,9 @@ class CaissonStorageWriter(StorageWriter, AsyncStager):
         store = open_store(self._target, create=True)
         text = store.begin_save(self._target.name, self._save_options())
         self._begun = store, text
+        self._before = None
+        if self._trainable and not self._target.plain:
+            self._before = latest_name(store, self._target)
         name, ranks = self._target.name, len(plans)
         tickets = [Ticket(text, name, rank, ranks) for rank in range(ranks)]
         if ranks == 1:
@@ -177,9 +187,10 @@ class CaissonStorageWriter(StorageWriter, AsyncStager):
         if self._target.plain:
             publish_metadata(metadata_path(self._target.root, self._rank), content)
         if self._replaces:
-            # The replaced one's packs; without the caisson executable they stay.
-            with contextlib.suppress(CaissonError, OSError), Store(self._target.root) as whole:
-                whole.gc()
+            with contextlib.suppress(CaissonError):  # the checkpoint is there; the space can wait
+                store.gc()
+        if self._before is not None:
+            warn_of_stale(self._target, self._before, self._trainable)
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
