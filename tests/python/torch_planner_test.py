@@ -57,6 +57,12 @@ class CoverTest(unittest.TestCase):
             found[good] += 1
         self.assertGreater(min(found.values()), 500)
 
+    def test_a_box_that_is_there_twice(self):
+        half = ((0, 0), (2, 3))
+        self.assertIsNotNone(cover_problem((4, 3), [half, half]))
+        self.assertIsNotNone(cover_problem((2, 3), [half, half], whole=False))
+        self.assertIsNone(cover_problem((4, 3), [half], whole=False))
+
     def _cut(self, rng, box):
         offset, extent = box
         d = rng.randrange(len(extent))

@@ -47,7 +47,7 @@ def _sweep_overlap(shape: Ints, boxes: Sequence[Box]) -> tuple[Box, Box] | None:
 
 
 def cover_problem(shape: Ints, boxes: Sequence[Box], *, whole: bool = True) -> str | None:
-    """What is wrong with distinct, non-empty `boxes` of a tensor of this shape, or None. With
+    """What is wrong with the non-empty `boxes` of a tensor of this shape, or None. With
     `whole` false a part of the tensor may be missing."""
     for box in boxes:
         if len(box[0]) != len(shape):
