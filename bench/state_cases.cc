@@ -81,6 +81,7 @@ Result<SaveReport> save_as(const Workbench& bench, Store& store, const std::stri
                            std::span<const TensorShard> shards, const char* codec) {
   SaveOptions options;
   options.codec = codec;
+  options.dedup = false;  // the packs of earlier rounds are gone
   options.stop = bench.options().stop;
   CAISSON_ASSIGN_OR_RETURN(PendingSave pending, store.save(name, {.tensors = shards}, options));
   CAISSON_RETURN_IF_ERROR(pending.wait());
