@@ -1,7 +1,7 @@
 // THE save path: one rank's side of a save, from tensors in memory to durable packs and a sealed
 // part table. client/ makes one per rank part; commit.cc turns sealed parts into a checkpoint.
 //
-// Memory is bounded by the budget, whatever is saved: the workers together hold some thirty
+// Memory is bounded by the budget, whatever is saved: the workers together hold some twenty
 // segment buffers during put(), nothing between calls. Thread-compatible; put() makes the extra
 // workers' threads itself and joins them before it returns.
 #pragma once

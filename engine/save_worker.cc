@@ -16,7 +16,7 @@ namespace {
 // Segments in flight over all workers. A device is busy with some 16; one that completes in bursts
 // as long as its queue (a virtual disk does) finds the next ones filled. Two saves fit the default
 // budget. A worker never has fewer than kSegmentsMin, one of which is being filled.
-constexpr uint32_t kSegmentsInFlight = 28;
+constexpr uint32_t kSegmentsInFlight = 20;
 constexpr uint32_t kSegmentsMin = 4;
 constexpr uint64_t kScratchAlignment = 64;
 constexpr uint64_t kDeltaGainDivisor = 10;  // a delta saves a tenth at least: it costs two reads
