@@ -73,13 +73,6 @@ void join(FloatLayout layout, const uint8_t* symbols, const uint8_t* top, const 
                 raw + i * element_bytes(layout));
 }
 
-PlaneKernels with_neon(PlaneKernels kernels) {
-  kernels.name = "neon";
-  kernels.split = &split;
-  kernels.join = &join;
-  return kernels;
-}
-
 size_t encode_elements(const Coding& coding, const std::byte* raw, size_t n, ElementAreas to,
                        uint8_t* escapes, TopBits* seen) {
   return encode_in_passes(neon_plane_kernels(), coding, raw, n, to, escapes, seen);
@@ -88,6 +81,15 @@ size_t encode_elements(const Coding& coding, const std::byte* raw, size_t n, Ele
 size_t decode_elements(const Coding& coding, ConstElementAreas from, size_t n,
                        const uint8_t* escapes, size_t escape_count, std::byte* raw) {
   return decode_in_passes(neon_plane_kernels(), coding, from, n, escapes, escape_count, raw);
+}
+
+PlaneKernels with_neon(PlaneKernels kernels) {
+  kernels.name = "neon";
+  kernels.split = &split;
+  kernels.join = &join;
+  kernels.encode_elements = &encode_elements;
+  kernels.decode_elements = &decode_elements;
+  return kernels;
 }
 
 }  // namespace

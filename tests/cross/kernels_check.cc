@@ -1,5 +1,6 @@
 // Every table of kernels of this machine against the scalar one, without a test library: built by a
 // cross compiler and run under an emulator (run.sh), for instruction sets that the host lacks.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -42,6 +43,32 @@ void check_planes(const PlaneKernels& kernels, FloatLayout layout, size_t n,
   expect(back == raw, kernels.name, "join", n);
 }
 
+void check_elements(const PlaneKernels& kernels, FloatLayout layout, size_t n,
+                    std::mt19937_64& random) {
+  const PlaneKernels& scalar = scalar_plane_kernels();
+  const Coding coding{.layout = layout, .level = {.bits = 2, .low = 100}, .varying = 0x7f};
+  const ByteVector raw = noise(random, n * element_bytes(layout));
+  ByteVector want_top(plane_bytes(n, 7)), top(want_top.size());
+  ByteVector want_low(n * low_bytes(layout)), low(want_low.size());
+  ByteVector want_symbols(plane_bytes(n, 2)), symbols(want_symbols.size());
+  std::vector<uint8_t> want(n + kSlack), escapes(n + kSlack);
+  TopBits want_seen, seen;
+  const size_t want_count = scalar.encode_elements(
+      coding, raw.data(), n, {want_top.data(), want_low.data(), want_symbols.data()}, want.data(),
+      &want_seen);
+  const size_t count = kernels.encode_elements(
+      coding, raw.data(), n, {top.data(), low.data(), symbols.data()}, escapes.data(), &seen);
+  expect(
+      count == want_count && std::equal(want.begin(), want.begin() + want_count, escapes.begin()),
+      kernels.name, "escapes", n);
+  expect(top == want_top && low == want_low && symbols == want_symbols, kernels.name, "areas", n);
+  ByteVector want_back(raw.size()), back(raw.size());
+  const ConstElementAreas from{top.data(), low.data(), symbols.data()};
+  scalar.decode_elements(coding, from, n, escapes.data(), count, want_back.data());
+  kernels.decode_elements(coding, from, n, escapes.data(), count, back.data());
+  expect(back == want_back, kernels.name, "decoded elements", n);
+}
+
 void check_twins(const TwinKernels& kernels, uint16_t threshold, size_t n,
                  std::mt19937_64& random) {
   const TwinKernels& scalar = scalar_twin_kernels();
@@ -69,6 +96,7 @@ int run() {
     for (const PlaneKernels* kernels : runnable_plane_kernels()) {
       for (uint8_t layout = 1; layout <= static_cast<uint8_t>(FloatLayout::kE5M2); ++layout) {
         check_planes(*kernels, static_cast<FloatLayout>(layout), n, random);
+        check_elements(*kernels, static_cast<FloatLayout>(layout), n, random);
       }
     }
     for (const TwinKernels* kernels : runnable_twin_kernels()) {
