@@ -143,6 +143,7 @@ caisson_bytes* make_bytes(std::string_view text) {
 caisson_report* make_report(SaveReport report) {
   auto made = std::make_unique<caisson_report>();
   made->report = std::move(report);
+  made->codecs.reserve(made->report.codecs.size());
   for (const CodecUse& use : made->report.codecs) {
     made->codecs.push_back({.struct_size = sizeof(caisson_codec_use),
                             .reserved = 0,
@@ -385,6 +386,7 @@ int32_t caisson_save_commit(caisson_store* store, const char* ticket, uint32_t r
     CAISSON_ASSIGN_OR_RETURN(const std::vector<std::string> read,
                              caisson::c::read_texts(tokens, tokens_count, "token"));
     std::vector<caisson::SealedPart> parts;
+    parts.reserve(read.size());
     for (const std::string& token : read) parts.push_back({.token = token});
     CAISSON_ASSIGN_OR_RETURN(caisson::SaveReport made,
                              store->store->commit_save(text, ranks, parts, wanted));

@@ -38,8 +38,10 @@ class TaskFuture final : public caisson_future {
       : stop_(std::move(stop)), thread_([this, task = std::move(task)] { run(task); }) {}
   ~TaskFuture() override {
     // Nobody is left to mark the rest.
-    if (gate != nullptr && gate->is_waiting()) cancel();
+    if (gate != nullptr && gate->is_waiting()) stop_.request_stop();
   }
+  TaskFuture(const TaskFuture&) = delete;
+  TaskFuture& operator=(const TaskFuture&) = delete;
 
   bool wait_for(nanoseconds timeout) override {
     std::unique_lock<std::mutex> lock(mutex_);

@@ -43,7 +43,7 @@ struct Answer {
 };
 // Like CAISSON_RETURN_IF_ERROR, for an Answer.
 #define CAISSON_RETURN_IF_BAD(expr) \
-  if (const Answer bad = (expr); bad.code != CAISSON_OK) return bad
+  if (Answer bad = (expr); bad.code != CAISSON_OK) return bad
 
 // Makes the error object and gives the code; without memory for one, the one that is always there.
 int32_t give(int32_t code, std::string_view message, caisson_error** error) noexcept;

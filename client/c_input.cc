@@ -186,6 +186,7 @@ Result<std::vector<std::string>> read_texts(const char* const* texts, uint64_t c
                             " is null or too long: " + std::to_string(count));
   }
   std::vector<std::string> read;
+  read.reserve(count);
   for (uint64_t i = 0; i < count; ++i) {
     if (texts[i] == nullptr) return invalid_argument(where(what, i, true) + " is null");
     read.emplace_back(texts[i]);

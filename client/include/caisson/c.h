@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// Names and types as C has them: NOLINTBEGIN(readability-identifier-naming,modernize-use-using)
 #if defined(__cplusplus)
 extern "C" {
 #endif
@@ -389,3 +390,4 @@ CAISSON_API int32_t caisson_dtype_from_name(const char* name, uint8_t* code, uin
 #if defined(__cplusplus)
 }
 #endif
+// NOLINTEND(readability-identifier-naming,modernize-use-using)

@@ -12,7 +12,7 @@ import pathlib
 from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from typing import Any
 
-from caisson._errors import CaissonError, UnsupportedError, error_of
+from caisson._errors import CaissonError, error_of
 
 ABI_VERSION = 1
 RANK_MAX = 8
@@ -192,7 +192,6 @@ class Library:
                 f"{path}: {error}; install the wheel, or set CAISSON_LIBRARY to the "
                 "libcaisson_c.so of a build tree"
             ) from None
-        self.path = path
         self.functions: dict[str, Any] = {}
         for name, (result, arguments) in _SIGNATURES.items():
             try:
@@ -257,7 +256,5 @@ def encode(text: str, what: str) -> bytes:
 
 
 def version() -> str:
-    found = lib.functions["version"]()
-    if not isinstance(found, bytes):
-        raise UnsupportedError("the library does not say its version")
+    found: bytes = lib.functions["version"]()
     return found.decode()
