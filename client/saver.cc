@@ -18,7 +18,7 @@ namespace {
 using SteadyTime = std::chrono::steady_clock::time_point;
 constexpr size_t kMetadataBytesMax = 16u << 20;
 constexpr uint64_t kStageAlignment = 64;
-constexpr uint64_t kStageBytesMax = 1ull << 60;
+constexpr uint64_t kStageBytesMax = 1ull << 47;  // an address space
 
 double seconds_since(SteadyTime start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

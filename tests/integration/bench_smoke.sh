@@ -18,6 +18,13 @@ for case in $("$caisson" bench --list | awk '/^[a-z]/ { print $1 }'); do
 done
 grep -q '</html>' "$scratch/report.html" || fail "no page"
 
+mkdir "$scratch/second"
+"$caisson" bench "$scratch/device?dirs=$scratch/second" --case save --case restore --case mmap --case save-ranks \
+  --size 64MiB --rounds 1 --settle 0 --quiet > "$scratch/spread.txt" || fail "no bench of two directories"
+grep -q 'left out: mmap' "$scratch/spread.txt" || fail "mmap of two directories"
+nothing_left
+[[ -z "$(ls -A "$scratch/second")" ]] || fail "it left $(ls "$scratch/second")"
+
 "$caisson" bench "$scratch/device" --limit --size 64MiB --json | grep -q '"write_bytes_per_second"' ||
   fail "no device limit alone"
 nothing_left
