@@ -10,6 +10,7 @@ import shutil
 import signal
 import tempfile
 import unittest
+from unittest import mock
 
 import numpy as np
 
@@ -151,6 +152,20 @@ class NativeTest(unittest.TestCase):
             second.wait(60)
         with self.assertRaises(caisson.CancelledError):
             second.wait()
+
+    def test_an_interrupt_cancels_what_is_waited_for(self):
+        save = self.store.save("run/1", [shard("w", self.array)], deferred=True)  # never ready
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, interrupt))
+        signal.setitimer(signal.ITIMER_REAL, 0.005)
+        with mock.patch.object(save, "cancel", wraps=save.cancel) as cancel:
+            with self.assertRaises(KeyboardInterrupt):
+                save.finish()
+        cancel.assert_called_once()
+        self.assertEqual(self.store.checkpoints(), [])
 
     def test_dropping_a_save_waits_for_it(self):
         self.store.save("run/1", [shard("w", np.ones(8 << 20, dtype=np.float32))])
