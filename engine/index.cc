@@ -164,6 +164,8 @@ class DirectoryLock {
     }
     return lock;
   }
+  DirectoryLock(const DirectoryLock&) = delete;
+  DirectoryLock& operator=(const DirectoryLock&) = delete;
   ~DirectoryLock() {
     if (fd_ >= 0) ::close(fd_);
   }

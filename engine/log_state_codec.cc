@@ -183,11 +183,13 @@ Result<LogState> LogState::decode(uint64_t seq, Bytes bytes) {
   }
   for (uint64_t left = in.get_count(kUuidBytes + 37); left > 0 && in.ok(); --left) {
     Checkpoint checkpoint = get_checkpoint(in);
-    append_to(in, state.live_, checkpoint.seq, std::move(checkpoint));
+    const CommitSeq committed = checkpoint.seq;
+    append_to(in, state.live_, committed, std::move(checkpoint));
   }
   for (uint64_t left = in.get_count(kUuidBytes + 4); left > 0 && in.ok(); --left) {
     OpenSave open = get_open(in);
-    append_to(in, state.open_, open.save, std::move(open));
+    const Uuid save = open.save;
+    append_to(in, state.open_, save, std::move(open));
   }
   const std::vector<Uuid> ended = get_uuids(in);
   state.ended_.insert(ended.begin(), ended.end());

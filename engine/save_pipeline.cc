@@ -21,13 +21,14 @@ constexpr uint32_t kWorkersMax = 64;
 
 class RankPartPipeline final : public SavePipeline {
  public:
-  RankPartPipeline(ObjectStore& objects, MemoryBudget& budget, Uuid writer, Config config)
+  RankPartPipeline(ObjectStore& objects, MemoryBudget& budget, Uuid writer, uint32_t rank,
+                   Config config)
       : part_ref_({.kind = format::ObjectKind::kPart,
                    .save = config.save,
                    .writer = writer,
                    .number = 0}),
         shared_{.config = std::move(config),
-                .part = PartWriter(objects, part_ref_, shared_.config.rank),
+                .part = PartWriter(objects, part_ref_, rank),
                 .store_dedup = nullptr} {
     if (shared_.config.hints != nullptr) {
       shared_.store_dedup = std::make_unique<StoreDedup>(objects, *shared_.config.hints);
@@ -210,8 +211,9 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::create(ObjectStore& objects,
                                                            MemoryBudget& budget, UuidSource& uuids,
                                                            Config config) {
   CAISSON_RETURN_IF_ERROR(check_codec_policy(config.codec));
+  const uint32_t rank = config.rank;
   return std::unique_ptr<SavePipeline>(
-      std::make_unique<RankPartPipeline>(objects, budget, uuids.next(), std::move(config)));
+      std::make_unique<RankPartPipeline>(objects, budget, uuids.next(), rank, std::move(config)));
 }
 
 }  // namespace caisson
