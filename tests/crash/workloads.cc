@@ -80,8 +80,8 @@ Status two_directories(World& world) {
   CAISSON_RETURN_IF_ERROR(world.spread());
   CAISSON_ASSIGN_OR_RETURN(auto store, world.open());
   CAISSON_RETURN_IF_ERROR(world.save(*store, "run/1", 1));
-  CAISSON_ASSIGN_OR_RETURN(RankSave save, world.begin(*store, "run/2", 2, 3));
-  for (uint32_t rank : {1u, 0u, 2u}) {
+  CAISSON_ASSIGN_OR_RETURN(RankSave save, world.begin(*store, "run/2", 2, 4));
+  for (uint32_t rank : {1u, 0u, 3u, 2u}) {
     CAISSON_RETURN_IF_ERROR(world.put_and_seal(*store, save, rank));
   }
   CAISSON_RETURN_IF_ERROR(world.commit(*store, save));
