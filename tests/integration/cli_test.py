@@ -204,7 +204,7 @@ class Verbs(CliTest):
         self.assertEqual(
             list(report),
             ["schema", "checkpoint", "ranks", "tensors", "tiles", "raw_bytes",
-             "deduplicated_bytes", "stored_bytes", "seconds"],
+             "deduplicated_bytes", "stored_bytes", "codecs", "seconds"],
         )  # fmt: skip
         self.import_file(self.small(seed=1), "run/1")
         listed = self.json_of("ls", self.store)["checkpoints"]
@@ -315,7 +315,7 @@ class Verbs(CliTest):
 
     def test_rm_keeps_what_the_policy_says(self):
         for step in range(6):
-            self.import_file(self.small(seed=step), f"run/{step}")
+            self.import_file(self.small(seed=step), f"run/{step}", "--codec", "raw")
         policy = ("--run", "run", "--keep-last", 2, "--keep-every", 3)
         planned = self.run_cli("rm", self.store, *policy, "--dry-run").stdout.split()
         self.assertEqual(planned, ["run/1", "run/2"])
@@ -457,7 +457,7 @@ class Index(CliTest):
             [("a.weight", "float32", (1000, 64)), ("a.bias", "float16", (64,)), ("t", "bool", (3,))],
         )
         self.import_file(other, "b/1")
-        self.import_file(self.small(seed=2), "c/0")
+        self.import_file(self.small(seed=2), "c/0", *plain)
         self.run_cli("rm", self.store, "c/0")
         shutil.rmtree(self.index)
 

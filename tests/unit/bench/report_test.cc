@@ -45,7 +45,8 @@ TEST(BenchReport, JsonHasTheDocumentedShape) {
   const auto json = json_of(report({ratio({0.9, 1.0, 0.8}, 0.92), rate({1, 2, 3})}));
   EXPECT_EQ(json["schema"], "caisson.bench/2");
   EXPECT_EQ(keys_of(json), (std::set<std::string>{"schema", "machine", "directory", "io_engine",
-                                                  "bytes", "rounds", "cases", "skipped"}));
+                                                  "bytes", "rounds", "seconds", "cases",
+                                                  "skipped"}));
   const auto& save = json["cases"][1];
   EXPECT_EQ(keys_of(save), (std::set<std::string>{"name", "summary", "metrics"}));
   const auto& with_target = save["metrics"][0];
