@@ -232,7 +232,8 @@ Status ManifestImpl::check_page(size_t index, const std::vector<TensorRecord>& r
     const bool in_order =
         i == 0 ? name == pages_[index].first_name : records[i - 1].spec.name < name;
     if (!in_order || (!last && name >= pages_[index + 1].first_name)) {
-      return corruption(where + ": names are out of order at \"" + name + "\"");
+      return corruption(
+          std::string(where).append(": names are out of order at \"").append(name).append("\""));
     }
     const Status good = check_record(records[i], root_.parts.size(),
                                      [&](uint32_t part) { return root_.parts[part].entries; });

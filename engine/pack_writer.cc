@@ -263,12 +263,12 @@ Status PackWriter::seal(Pack& pack) {
   if (pack.footer.size() == 0) {
     CAISSON_RETURN_IF_ERROR(encode_footer(pack));
     if (Status written = pack.object->write(pack.end, pack.footer.bytes()); !written.ok()) {
-      return poison(std::move(written));
+      return poison(written);
     }
   }
   const uint64_t bytes = pack.end + pack.footer.size();
   if (Status published = pack.object->publish(bytes); !published.ok()) {
-    return poison(std::move(published));
+    return poison(published);
   }
   sealed_.push_back({.object = pack.ref, .bytes = bytes, .digest = digest_of(pack.footer.bytes())});
   return ok_status();
@@ -299,7 +299,7 @@ void PackWriter::add_in_flight(uint64_t bytes) {
   if (options_.trace != nullptr) options_.trace->level(flight_row_, bytes_in_flight_);
 }
 
-Status PackWriter::poison(Status status) {
+Status PackWriter::poison(const Status& status) {
   if (error_.ok()) error_ = status.with_context("the pack writer stopped");
   return error_;
 }

@@ -115,7 +115,7 @@ class PackWriter {
   Status reap();
   Status settle();
   Status seal(Pack& pack);
-  Status poison(Status status);
+  Status poison(const Status& status);
   void add_in_flight(uint64_t bytes);  // may be negative
 
   ObjectStore& objects_;

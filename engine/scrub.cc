@@ -104,8 +104,9 @@ Status Scrubber::note_unopened(const format::SealedRef& root, const Status& why)
 Status Scrubber::read_tables(Manifest& manifest) {
   tables_ = {};
   Result<format::PackTables> tables = manifest.packs().all();
-  if (tables.ok()) tables_ = std::move(tables).value();
-  return note(tables.status(), manifest.root().object.key(), manifest.root().tables_offset);
+  const Status read = tables.status();
+  if (read.ok()) tables_ = std::move(tables).value();
+  return note(read, manifest.root().object.key(), manifest.root().tables_offset);
 }
 
 Status Scrubber::note(const Status& status, const std::string& object, uint64_t offset) {
