@@ -44,9 +44,9 @@ std::set<std::string> keys_of(const nlohmann::ordered_json& json) {
 TEST(BenchReport, JsonHasTheDocumentedShape) {
   const auto json = json_of(report({ratio({0.9, 1.0, 0.8}, 0.92), rate({1, 2, 3})}));
   EXPECT_EQ(json["schema"], "caisson.bench/2");
-  EXPECT_EQ(keys_of(json), (std::set<std::string>{"schema", "machine", "directory", "io_engine",
-                                                  "bytes", "rounds", "seconds", "cases",
-                                                  "skipped"}));
+  EXPECT_EQ(keys_of(json),
+            (std::set<std::string>{"schema", "machine", "directory", "io_engine", "bytes", "rounds",
+                                   "seconds", "cases", "skipped"}));
   const auto& save = json["cases"][1];
   EXPECT_EQ(keys_of(save), (std::set<std::string>{"name", "summary", "metrics"}));
   const auto& with_target = save["metrics"][0];
