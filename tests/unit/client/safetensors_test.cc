@@ -1,6 +1,6 @@
 // Tests of client/safetensors.h: what the format forbids is refused by name and place, and headers
 // come out as the library writes them. The library itself is the judge in
-// tests/integration/cli_test.py.
+// tests/integration/cli_files_test.py.
 #include "client/safetensors.h"
 
 #include <gmock/gmock.h>
