@@ -40,6 +40,14 @@ std::string microseconds(int64_t ns) {
   return text;
 }
 
+// Rows in the order of their names.
+std::vector<uint32_t> order_by_name(const std::vector<std::string>& rows) {
+  std::vector<uint32_t> order(rows.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::ranges::sort(order, {}, [&](uint32_t row) -> const std::string& { return rows[row]; });
+  return order;
+}
+
 }  // namespace
 
 struct Trace::State {
@@ -96,14 +104,12 @@ uint64_t Trace::dropped() const {
 }
 
 std::string Trace::to_json() const {
-  MutexLock lock(state_->mutex);
-  const std::vector<std::string>& rows = state_->rows;
-  std::vector<uint32_t> order(rows.size());
-  std::iota(order.begin(), order.end(), 0u);
-  std::ranges::sort(order, {}, [&](uint32_t row) -> const std::string& { return rows[row]; });
+  const State& state = *state_;
+  MutexLock lock(state.mutex);
+  const std::vector<uint32_t> order = order_by_name(state.rows);
 
-  std::vector<bool> has_spans(rows.size(), false);
-  for (const Event& event : state_->events) {
+  std::vector<bool> has_spans(state.rows.size(), false);
+  for (const Event& event : state.events) {
     if (event.duration_ns != kLevel) has_spans[event.row] = true;
   }
   const std::string pid = std::to_string(::getpid());
@@ -113,16 +119,17 @@ std::string Trace::to_json() const {
     if (!has_spans[order[i]]) continue;
     const std::string at = R"(,"pid":)" + pid + R"(,"tid":)" + std::to_string(order[i]);
     json += ",\n{\"ph\":\"M\"" + at + R"(,"name":"thread_name","args":{"name":)" +
-            quoted(rows[order[i]]) + "}}";
+            quoted(state.rows[order[i]]) + "}}";
     json += ",\n{\"ph\":\"M\"" + at + R"(,"name":"thread_sort_index","args":{"sort_index":)" +
             std::to_string(i) + "}}";
   }
-  for (const Event& event : state_->events) {
+  for (const Event& event : state.events) {
     const bool is_level = event.duration_ns == kLevel;
     json += is_level ? ",\n{\"ph\":\"C\",\"pid\":" : ",\n{\"ph\":\"X\",\"pid\":";
-    json += pid + ",\"tid\":" + std::to_string(event.row) +
-            ",\"ts\":" + microseconds(event.begin_ns) + ",\"name\":" +
-            quoted(is_level ? std::string_view(rows[event.row]) : std::string_view(event.what));
+    json +=
+        pid + ",\"tid\":" + std::to_string(event.row) + ",\"ts\":" + microseconds(event.begin_ns) +
+        ",\"name\":" +
+        quoted(is_level ? std::string_view(state.rows[event.row]) : std::string_view(event.what));
     if (!is_level) json += ",\"dur\":" + microseconds(event.duration_ns);
     const char* const value = is_level ? "value" : "bytes";
     json += ",\"args\":{\"" + std::string(value) + "\":" + std::to_string(event.value) + "}}";
