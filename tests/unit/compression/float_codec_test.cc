@@ -23,6 +23,16 @@ constexpr ElementFormat kComplex64{.code = 5, .bits = 64};
 constexpr ElementFormat kFormats[] = {kBf16, kFp16, kFp32, kFp64, kE4M3, kE5M2, kComplex64};
 constexpr const char* kNames[] = {"planes", "entropy"};
 
+// The fp16 of an fp32, rounded to zero; what is too small for a normal one becomes zero.
+uint16_t half_bits(uint32_t bits) {
+  constexpr uint32_t kExponentDifference = 127 - 15;
+  const uint32_t sign = bits >> 16 & 0x8000;
+  const uint32_t exponent = bits >> 23 & 0xff;
+  if (exponent <= kExponentDifference) return static_cast<uint16_t>(sign);
+  const uint32_t magnitude = (bits & 0x7fffffff) >> 13;
+  return static_cast<uint16_t>(sign | (magnitude - (kExponentDifference << 10)));
+}
+
 // Values of a normal distribution in the given format. An 8-bit float gets the top of its fp16.
 ByteVector normal(ElementFormat format, size_t elements, double sigma, uint64_t seed,
                   bool positive = false) {
@@ -46,9 +56,7 @@ ByteVector normal(ElementFormat format, size_t elements, double sigma, uint64_t 
     } else if (format.code == 4) {
       store_le(to, static_cast<uint16_t>(bits32 >> 16));
     } else {
-      const auto half = static_cast<_Float16>(single);
-      uint16_t bits16;
-      std::memcpy(&bits16, &half, sizeof bits16);
+      const uint16_t bits16 = half_bits(bits32);
       if (width == 2) {
         store_le(to, bits16);
       } else if (format.code == 12) {
