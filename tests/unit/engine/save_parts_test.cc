@@ -167,7 +167,7 @@ TEST_F(SavePartsTest, PacksHoldWhatWasCommittedAndNothingElse) {
   }
   EXPECT_EQ(next, chunks.size());
   // What was dropped left no trace: every byte that no chunk claims is zero or a directory.
-  EXPECT_EQ(std::ranges::search(bytes, std::vector<std::byte>(64, std::byte{0xdd})).size(), 0u);
+  EXPECT_EQ(std::search_n(bytes.begin(), bytes.end(), 64, std::byte{0xdd}), bytes.end());
 }
 
 TEST_F(SavePartsTest, AFullPackIsFollowedByTheNext) {
