@@ -12,6 +12,9 @@
 
 namespace caisson::crash {
 
+// Versions from here on also have tensors that are stored as planes, twins and deltas.
+inline constexpr uint32_t kCodedVersions = 100;
+
 class Content {
  public:
   explicit Content(uint32_t version);
@@ -40,6 +43,8 @@ class Content {
     TensorSpec spec;
     ByteVector bytes;
   };
+  void add_coded();
+
   uint32_t version_;
   std::vector<Tensor> tensors_;
   ByteVector blob_;

@@ -180,6 +180,23 @@ Status rewrite(World& world) {
   return world.save(*store, "fork/1", 2, fork);
 }
 
+// Twins beside their bases, and deltas whose anchor's checkpoint is given up under them.
+Status coded_saves(World& world) {
+  SaveOptions coded;
+  coded.codec_deterministic = true;
+  coded.delta = "slow";
+  CAISSON_ASSIGN_OR_RETURN(auto store, world.open());
+  CAISSON_RETURN_IF_ERROR(world.save(*store, "run/1", kCodedVersions + 1, coded));
+  CAISSON_RETURN_IF_ERROR(world.save(*store, "run/2", kCodedVersions + 2, coded));
+  CAISSON_RETURN_IF_ERROR(world.remove(*store, "run/1"));
+  CAISSON_RETURN_IF_ERROR(world.collect_garbage());
+  CAISSON_RETURN_IF_ERROR(world.save(*store, "run/3", kCodedVersions + 3, coded));
+  CAISSON_RETURN_IF_ERROR(world.remove(*store, "run/2"));
+  CAISSON_RETURN_IF_ERROR(world.collect_garbage());
+  CAISSON_RETURN_IF_ERROR(world.rewrite("run/3"));
+  return world.collect_garbage();
+}
+
 }  // namespace
 
 const std::vector<Workload>& workloads() {
@@ -197,6 +214,7 @@ const std::vector<Workload>& workloads() {
       {"snapshots", snapshots},
       {"abandoned_save", abandoned_save},
       {"rewrite", rewrite},
+      {"coded_saves", coded_saves},
   };
   return all;
 }
