@@ -180,14 +180,26 @@ Status rewrite(World& world) {
   return world.save(*store, "fork/1", 2, fork);
 }
 
+// That the save did store chunks so: a workload of raw chunks alone would prove nothing.
+Status stored_as(const SaveReport& report, std::string_view codec) {
+  for (const CodecUse& use : report.codecs) {
+    if (use.codec == codec && use.chunks > 0) return {};
+  }
+  return {StatusCode::kInvalidArgument, report.name + " has no chunk stored as " + std::string(codec)};
+}
+
 // Twins beside their bases, and deltas whose anchor's checkpoint is given up under them.
 Status coded_saves(World& world) {
   SaveOptions coded;
   coded.codec_deterministic = true;
   coded.delta = "slow";
   CAISSON_ASSIGN_OR_RETURN(auto store, world.open());
-  CAISSON_RETURN_IF_ERROR(world.save(*store, "run/1", kCodedVersions + 1, coded));
-  CAISSON_RETURN_IF_ERROR(world.save(*store, "run/2", kCodedVersions + 2, coded));
+  SaveReport report;
+  CAISSON_RETURN_IF_ERROR(world.save(*store, "run/1", kCodedVersions + 1, coded, &report));
+  CAISSON_RETURN_IF_ERROR(stored_as(report, "planes"));
+  CAISSON_RETURN_IF_ERROR(stored_as(report, "twin"));
+  CAISSON_RETURN_IF_ERROR(world.save(*store, "run/2", kCodedVersions + 2, coded, &report));
+  CAISSON_RETURN_IF_ERROR(stored_as(report, "delta"));
   CAISSON_RETURN_IF_ERROR(world.remove(*store, "run/1"));
   CAISSON_RETURN_IF_ERROR(world.collect_garbage());
   CAISSON_RETURN_IF_ERROR(world.save(*store, "run/3", kCodedVersions + 3, coded));

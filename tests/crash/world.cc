@@ -75,11 +75,13 @@ Status World::finish(const std::string& name, uint32_t version, const Status& st
 }
 
 Status World::save(Store& store, const std::string& name, uint32_t version,
-                   const SaveOptions& options) {
+                   const SaveOptions& options, SaveReport* report) {
   const Content content(version);
   note({EventKind::kSaveBegun, name, version});
   Result<PendingSave> pending = store.save(name, content.input(), options);
-  return finish(name, version, pending.ok() ? pending->wait() : pending.status());
+  const Status saved = pending.ok() ? pending->wait() : pending.status();
+  if (saved.ok() && report != nullptr) *report = pending->report();
+  return finish(name, version, saved);
 }
 
 Result<RankSave> World::begin(Store& store, const std::string& name, uint32_t version,

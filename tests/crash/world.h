@@ -43,7 +43,7 @@ class World {
 
   // Each notes in the journal what it began and what was acknowledged.
   Status save(Store& store, const std::string& name, uint32_t version,
-              const SaveOptions& options = {});
+              const SaveOptions& options = {}, SaveReport* report = nullptr);
   Result<RankSave> begin(Store& store, const std::string& name, uint32_t version, uint32_t ranks);
   Status put_and_seal(Store& store, RankSave& save, uint32_t rank);
   Status commit(Store& store, RankSave& save);
