@@ -15,7 +15,7 @@ namespace caisson::format {
 
 // Key of the file that makes a prefix a store.
 inline constexpr std::string_view kStoreKey = "caisson.store";
-// All other objects of a store lie under one of these.
+// All other objects of a store, those of directories.h aside, lie under one of these.
 inline constexpr std::array<std::string_view, 3> kStorePrefixes{"data/", "log/", "snapshots/"};
 
 // Everything that one save wrote lies under "data/<save>/".
