@@ -1,17 +1,9 @@
 """Codecs 4 and 5 of compression/SPEC.md in plain Python, written from the specification alone."""
 
 import zstandard
+from conventions import need
 
 SECTION_ELEMENTS = 65536
-
-
-class Damaged(Exception):
-    pass
-
-
-def need(condition, what):
-    if not condition:
-        raise Damaged(what)
 
 
 def u16(data, at):

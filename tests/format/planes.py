@@ -1,20 +1,12 @@
 """Codecs 2 and 3 of compression/SPEC.md in plain Python, written from the specification alone."""
 
 import zstandard
+from conventions import need
 
 SECTION_ELEMENTS, HEADER, ALIGNMENT, GROUP, LEVELS = 65536, 64, 64, 64, 4
 # layout: (bytes of an element, first bit of the symbol, bits of the symbol, bits of low)
 LAYOUTS = {1: (2, 7, 8, 0), 2: (4, 23, 8, 16), 3: (2, 10, 5, 8), 4: (8, 52, 8, 48),
            5: (1, 3, 4, 0), 6: (1, 2, 5, 0)}  # fmt: skip
-
-
-class Damaged(Exception):
-    pass
-
-
-def need(condition, what):
-    if not condition:
-        raise Damaged(what)
 
 
 def plane_words(data, symbols, bits):
