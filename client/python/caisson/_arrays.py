@@ -254,7 +254,9 @@ _DIRECT_BYTES = 256 << 10  # from here on a read may go straight into place, if 
 def _map(size: int) -> np.ndarray[Any, Any]:
     """New memory that starts on a hugepage, and is made of them where the kernel has some: pages are
     found 512 at a time, and once they are there a restore reads straight into place."""
-    whole = mmap.mmap(-1, size + _HUGE_PAGE)
+    # Private: the kernel gives memory that could be shared none.
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    whole = mmap.mmap(-1, size + _HUGE_PAGE, flags=flags)
     if size >= _HUGE_PAGE:
         try:
             whole.madvise(mmap.MADV_HUGEPAGE)
