@@ -1,6 +1,8 @@
 """caisson.save and caisson.load, the Store around them, and files in and out."""
 
 import array
+import contextlib
+import gc
 import os
 import pathlib
 import pickle
@@ -15,6 +17,7 @@ import numpy as np
 import safetensors.numpy
 
 import caisson
+from caisson._collector import collector_paused
 
 RNG = np.random.default_rng(5)
 
@@ -252,6 +255,32 @@ class SaveAndLoad(PackageTest):
                 os._exit(1)
         self.assertEqual(os.waitpid(child, 0)[1], 0)
         self.assertEqual(caisson.load(self.url, "child/latest")["w"], 1)
+
+    def test_new_arrays_lie_in_private_memory(self):
+        # What could be shared is never made of hugepages.
+        caisson.save({"a": np.ones(3 << 20, np.uint8)}, self.url, "run/1")
+        loaded = caisson.load(self.url, "run/1")
+        address = loaded["a"].ctypes.data
+        for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
+            area, permissions, *_ = line.split()
+            begin, end = (int(side, 16) for side in area.split("-"))
+            if begin <= address < end:
+                self.assertEqual(permissions, "rw-p")
+                return
+        self.fail("no mapping has the array")
+
+    def test_the_collector_goes_on_when_the_last_stretch_ends(self):
+        for on in (True, False):
+            gc.enable() if on else gc.disable()
+            try:
+                with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+                    first.enter_context(collector_paused())
+                    second.enter_context(collector_paused())
+                    first.close()
+                    self.assertFalse(gc.isenabled())
+                self.assertEqual(gc.isenabled(), on)
+            finally:
+                gc.enable()
 
     def test_torch_is_not_imported(self):
         code = (

@@ -261,24 +261,37 @@ def case_trainable_tensors_that_stay_are_named(t: Ranks) -> None:
         assert "model.0.bias, model.2.weight" in told[0] and "model.2.bias" not in told[0], told
 
 
+def case_a_save_leaves_a_processor_to_training(t: Ranks) -> None:
+    from caisson.torch import stores
+
+    original = os.sched_getaffinity
+    try:
+        for processors, copies, saves in ((1, 1, 1), (2, 2, 1), (3, 3, 2), (64, 4, 4)):
+            of_all = processors * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            os.sched_getaffinity = lambda _, count=of_all: set(range(count))
+            assert (stores.worker_count(), stores.save_worker_count()) == (copies, saves)
+    finally:
+        os.sched_getaffinity = original
+
+
 def case_no_python_runs_while_a_save_drains(t: Ranks) -> None:
     # Hooks and descriptors come before the engine's one call; the thread that saves then waits.
     from caisson import _native
 
     calls = []
-    original = _native.Transaction.put
+    original = _native.Transaction.put_start
 
-    def put(self, *arguments):
+    def put_start(self, *arguments, **named):
         calls.append((threading.current_thread().name, len(arguments[0])))
-        return original(self, *arguments)
+        return original(self, *arguments, **named)
 
-    _native.Transaction.put = put
+    _native.Transaction.put_start = put_start
     try:
         writer = CaissonStorageWriter(t.scratch / "ck")
         planner = CaissonSavePlanner()
         dcp.async_save(_state(t, 0, 300), storage_writer=writer, planner=planner).result()
     finally:
-        _native.Transaction.put = original
+        _native.Transaction.put_start = original
     batches = [count for _, count in calls if count]
     assert len(batches) == 1, calls
     assert all(name != threading.main_thread().name for name, _ in calls)

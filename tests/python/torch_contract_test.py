@@ -63,6 +63,12 @@ def case_saving_again_replaces(t: Ranks) -> None:
         assert_equal(_state(t, seed), _load(target, _state(t)))
 
 
+def case_directories_above_are_made(t: Ranks) -> None:
+    for target in (str(t.scratch / "a/b/ck"), f"caisson://{t.scratch}/c/d/store#run/1"):
+        dcp.save(_state(t, 1), storage_writer=CaissonStorageWriter(target))
+        assert_equal(_state(t, 1), _load(target, _state(t)))
+
+
 def case_overwrite_false_refuses(t: Ranks) -> None:
     for target in (str(t.scratch / "ck"), f"caisson://{t.scratch}/store#run/1"):
         dcp.save(_state(t, 1), storage_writer=CaissonStorageWriter(target))

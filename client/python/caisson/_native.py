@@ -16,6 +16,7 @@ from typing import Any
 
 from caisson import _abi
 from caisson._abi import encode, lib
+from caisson._collector import collector_paused
 from caisson._errors import CaissonError, InvalidArgumentError, WaitTimeoutError
 from caisson._records import (
     DTYPE_NAMES,
@@ -424,6 +425,7 @@ class Store:
         finally:
             lib.functions["checkpoint_list_free"](handle)
 
+    @collector_paused()
     def tensors(self, name: str, glob: str = "*") -> list[TensorInfo]:
         """Tensors, blobs and aliases that match ('*', '?', '[a-z]'), sorted by name."""
         handle = lib.handle(

@@ -14,12 +14,14 @@ import numpy as np
 
 from caisson import _arrays
 from caisson._arrays import Memory
+from caisson._collector import collector_paused
 from caisson._errors import InvalidArgumentError, TensorMismatchError
 from caisson._native import Shard, Store, Target, TensorInfo
 
 _CONVERT_BYTES = 256 << 20  # of stored bytes that wait for their conversion at once
 
 
+@collector_paused()
 def shards_of(tensors: Mapping[str, Any]) -> tuple[list[Shard], dict[str, str]]:
     """The shards of whole tensors; those that are one and the same memory become aliases."""
     if not isinstance(tensors, Mapping):
@@ -174,28 +176,29 @@ def _load_new(
 ) -> dict[str, Any]:
     view = _arrays.view_torch if request.framework == "torch" else _arrays.view_numpy
     into = None if request.dtype is None else _arrays.dtype_name(request.dtype)
-    once = {want.identity: want for want in wanted}
-    final = {
-        identity: into if into is not None and _is_float(want.info.dtype) else want.info.dtype
-        for identity, want in once.items()
-    }
-    for dtype in set(final.values()):  # before anything is read
-        view(np.empty(0, dtype=np.uint8), dtype, (0,))
-    memory = dict(
-        zip(
-            once,
-            _arrays.allocate(
-                _arrays.packed_bytes(final[identity], want.extent)
-                for identity, want in once.items()
-            ),
+    with collector_paused():
+        once = {want.identity: want for want in wanted}
+        final = {
+            identity: into if into is not None and _is_float(want.info.dtype) else want.info.dtype
+            for identity, want in once.items()
+        }
+        for dtype in set(final.values()):  # before anything is read
+            view(np.empty(0, dtype=np.uint8), dtype, (0,))
+        memory = dict(
+            zip(
+                once,
+                _arrays.allocate(
+                    _arrays.packed_bytes(final[identity], want.extent)
+                    for identity, want in once.items()
+                ),
+            )
         )
-    )
-    arrays = {
-        identity: view(memory[identity], final[identity], want.extent)
-        for identity, want in once.items()
-    }
-    same = {i: want for i, want in once.items() if final[i] == want.info.dtype}
-    targets = [w.target(memory[i].ctypes.data, None, memory[i]) for i, w in same.items()]
+        arrays = {
+            identity: view(memory[identity], final[identity], want.extent)
+            for identity, want in once.items()
+        }
+        same = {i: want for i, want in once.items() if final[i] == want.info.dtype}
+        targets = [w.target(memory[i].ctypes.data, None, memory[i]) for i, w in same.items()]
     if targets:
         store.restore(pinned, targets, workers=request.workers)
     converted = [(want, arrays[i]) for i, want in once.items() if i not in same]

@@ -8,12 +8,9 @@ With any other writer it makes the items that PyTorch's planner makes, checked i
 from __future__ import annotations
 
 import dataclasses
-import functools
-import gc
 from collections import ChainMap, OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 from torch.distributed.checkpoint.default_planner import (
@@ -30,6 +27,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 from torch.distributed.checkpoint.planner import SavePlan
 
+from caisson._collector import collector_paused
 from caisson.torch.assign import GlobalLayout, SectionShare, plan_save
 from caisson.torch.cover import Box, Ints, cover_problem
 from caisson.torch.flatten import flatten
@@ -39,26 +37,6 @@ from caisson.torch.sections import LocalLayout, Section, describe, encode, is_de
 @dataclass
 class CaissonStorageMeta(StorageMeta):
     """How CaissonStorageWriter tells the planner that it understands layouts."""
-
-
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
-def _without_collector(method: _Method) -> _Method:
-    """Plans are very many small objects in no cycles, and the cyclic collector would walk over them
-    again and again: for 100,000 items it takes as long as all the rest."""
-
-    @functools.wraps(method)
-    def run(*arguments: Any, **named: Any) -> Any:
-        was_on = gc.isenabled()
-        gc.disable()
-        try:
-            return method(*arguments, **named)
-        finally:
-            if was_on:
-                gc.enable()
-
-    return cast(_Method, run)
 
 
 @dataclass(frozen=True)
@@ -109,7 +87,7 @@ class CaissonSavePlanner(DefaultSavePlanner):
     _own: list[tuple[Section, list[Box | None]]] | None = None
     work: RankWork | None = None  # after finish_plan, with a CaissonStorageWriter
 
-    @_without_collector
+    @collector_paused()
     def set_up_planner(
         self,
         state_dict: dict[str, Any],
@@ -127,7 +105,7 @@ class CaissonSavePlanner(DefaultSavePlanner):
         self.state_dict, self.mappings = flat, paths
         self.is_coordinator = is_coordinator
 
-    @_without_collector
+    @collector_paused()
     def create_local_plan(self) -> SavePlan:
         if not self._compact:
             return super().create_local_plan()
@@ -135,7 +113,7 @@ class CaissonSavePlanner(DefaultSavePlanner):
         self._layout = encode(self._own, send=not self.is_coordinator)
         return SavePlan([], planner_data=self._layout)
 
-    @_without_collector
+    @collector_paused()
     def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
         compact = [isinstance(plan.planner_data, LocalLayout) for plan in all_plans]
         if not any(compact):
@@ -183,7 +161,7 @@ class CaissonSavePlanner(DefaultSavePlanner):
             )
         return plans, metadata
 
-    @_without_collector
+    @collector_paused()
     def finish_plan(self, new_plan: SavePlan) -> SavePlan:
         if not self._compact:
             return super().finish_plan(new_plan)

@@ -20,6 +20,7 @@ import torch
 from torch.distributed.checkpoint.staging import AsyncStager
 from torch.distributed.tensor import DTensor
 
+from caisson._collector import collector_paused
 from caisson.torch import plain
 from caisson.torch.arena import ALIGNMENT, Arena
 from caisson.torch.staged import SaveInProgress, StagedState
@@ -57,8 +58,9 @@ class CaissonStager(AsyncStager):
         with self._lock:
             self._finish_last()
             walk = _Walk()
-            entries = walk.copy(state_dict)
-            self._lay_out(walk.tensors)
+            with collector_paused():
+                entries = walk.copy(state_dict)
+                self._lay_out(walk.tensors)
             pairs = [(s.view, t) for s, t in zip(self._slots, walk.tensors) if s.first]
             if pairs:
                 _copy([v for v, _ in pairs], [local_tensor(t) for _, t in pairs])

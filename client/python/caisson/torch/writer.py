@@ -30,6 +30,7 @@ from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from torch.futures import Future
 
 from caisson import CaissonError, NotFoundError, _native
+from caisson._collector import collector_paused
 from caisson.torch import plain
 from caisson.torch.location import Location, is_url, parse_location
 from caisson.torch.planner import CaissonStorageMeta
@@ -47,7 +48,7 @@ from caisson.torch.shards import gather_part
 from caisson.torch.staged import StagedState
 from caisson.torch.stager import default_stager
 from caisson.torch.stale import latest_name, warn_of_stale
-from caisson.torch.stores import has_store, open_store, worker_count
+from caisson.torch.stores import has_store, open_store, save_worker_count
 from caisson.torch.ticket import Ticket, take_ticket
 
 
@@ -65,7 +66,8 @@ class CaissonStorageWriter(StorageWriter, AsyncStager):
         trainable: names of tensors, as in the flattened state dict ("model.layers.0.weight"), that
             training changes. A StaleTensorWarning names those whose content is the same as in the
             run's checkpoint before. In a store, not in a directory that is one checkpoint.
-        workers: threads of this rank's save; 0: its share of the processors, at most 4.
+        workers: threads of this rank's save; 0: its share of the processors but one, which is left to
+            training, and at most 4.
     """
 
     _synchronize_after_execute = False
@@ -89,7 +91,7 @@ class CaissonStorageWriter(StorageWriter, AsyncStager):
         self._overwrite = overwrite
         self._options = _native.SaveOptions(
             codec=codec, dedup=dedup, base=base, memory_check=memory_check,
-            workers=workers or worker_count(),
+            workers=workers or save_worker_count(),
         )  # fmt: skip
         self._save_id = uuid.uuid4().hex
         self._target = self._location  # of the save going on: a rank's own without collectives
@@ -154,14 +156,17 @@ class CaissonStorageWriter(StorageWriter, AsyncStager):
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         ticket = take_ticket(self._target.name)
-        part = gather_part(plan, planner, alone=ticket.ranks == 1)
-        blobs = part.blobs
-        if part.plain_values or part.saved_values:
-            blobs[values_blob(ticket.rank)] = plain.dumps((part.plain_values, part.saved_values))
         store = open_store(self._target, create=False)
         transaction = store.join_save(ticket.text, ticket.rank, self._save_options())
         try:
-            transaction.put(part.shards, blobs)
+            with collector_paused():
+                part = gather_part(plan, planner, alone=ticket.ranks == 1)
+                blobs = part.blobs
+                if part.plain_values or part.saved_values:
+                    record = plain.dumps((part.plain_values, part.saved_values))
+                    blobs[values_blob(ticket.rank)] = record
+                putting = transaction.put_start(part.shards, blobs)
+            putting.finish()
             for batch in part.device_batches():
                 transaction.put(batch)
             part.result.token = transaction.seal()
@@ -177,7 +182,9 @@ class CaissonStorageWriter(StorageWriter, AsyncStager):
             raise RuntimeError("finish comes once after prepare_global_plan")
         store, text = self._begun
         parts = [PartResult(*result[0].storage_data) for result in results]
-        content = pickle.dumps(final_metadata(metadata, parts, self.storage_meta()), protocol=4)
+        with collector_paused():
+            final = final_metadata(metadata, parts, self.storage_meta())
+            content = pickle.dumps(final, protocol=4)
         options = self._save_options()
         own = store.join_save(text, len(parts), options)
         own.put((), {METADATA_BLOB: content, INDEX_BLOB: Index.of(parts).encode()})
