@@ -5,7 +5,8 @@
     ./dev bench peers --only caisson ranks --rounds 5
 
 For every system and round: L (the device limit: one write and one read of as many bytes with nothing else to do), a save
-that is durable when it ends, a restore into new tensors with nothing of it in the page cache. Then DCP by 4 ranks of
+that is durable when it ends, a restore into new tensors with nothing of it in the page cache. Before each, as much memory as
+it may want is touched and freed, so that no system pays for what a virtual machine's host does to find memory. Then DCP by 4 ranks of
 FSDP2, restored on 2; then DCP's async_save: for how long it holds up the caller, and the caller's pace while it drains. Systems
 whose packages are not installed are named as left out. `--json` keeps the samples; runs with the same file add up.
 """
@@ -105,6 +106,7 @@ class Bench:
                 self.script("ranks.py", what, name, self.options.state, directory, rank, count, rendezvous),
                 stdout=subprocess.PIPE,
                 text=True,
+                env=os.environ | {"LOCAL_WORLD_SIZE": str(count)},  # as torchrun says it
             )
             for rank in range(count)
         ]

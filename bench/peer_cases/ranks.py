@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 import state
+from memory import wake_memory
 from systems import SYSTEMS
 
 
@@ -59,12 +60,13 @@ def main():
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
     mesh = init_device_mesh("cpu", (ranks,))
     tensors = sharded(source, mesh, rank, ranks, empty=what == "load")
+    wake_memory(2 * sum(tensor.to_local().nbytes for tensor in tensors.values()))
     dist.barrier()
     began = time.perf_counter()
     if what == "save":
-        dcp.save(tensors, storage_writer=system.writer(directory))
+        dcp.save(state.nested(tensors), storage_writer=system.writer(directory), planner=system.planner())
     else:
-        dcp.load(tensors, storage_reader=system.reader(directory))
+        dcp.load(state.nested(tensors), storage_reader=system.reader(directory))
     dist.barrier()
     seconds = time.perf_counter() - began
     if what == "load":

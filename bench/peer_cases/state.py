@@ -49,6 +49,15 @@ def load(directory):
     return tensors
 
 
+def nested(tensors):
+    """As a trainer hands it over: a few dicts, of which each holds many tensors."""
+    state = {}
+    for name, tensor in tensors.items():
+        group, _, rest = name.partition("/")
+        state.setdefault(group, {})[rest] = tensor
+    return state
+
+
 def size_of(tensors):
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 

@@ -58,12 +58,18 @@ class Dcp(System):
     def reader(self, directory):
         return dcp.FileSystemReader(directory)
 
+    def planner(self):
+        return None  # DCP's
+
+    def reserve(self, tensors, directory):
+        """What a program may do once, before its first async_save."""
+
     def save(self, tensors, directory):
-        dcp.save(tensors, storage_writer=self.writer(directory), no_dist=True)
+        dcp.save(state.nested(tensors), storage_writer=self.writer(directory), planner=self.planner(), no_dist=True)
 
     def load(self, directory, like):
         tensors = {name: torch.empty_like(tensor) for name, tensor in like.items()}
-        dcp.load(tensors, storage_reader=self.reader(directory), no_dist=True)
+        dcp.load(state.nested(tensors), storage_reader=self.reader(directory), no_dist=True)
         return tensors
 
 
@@ -217,6 +223,12 @@ class CaissonDcp(Dcp):
 
     def reader(self, directory):
         return importlib.import_module("caisson.torch").CaissonStorageReader(pathlib.Path(directory))
+
+    def planner(self):
+        return importlib.import_module("caisson.torch").CaissonSavePlanner()
+
+    def reserve(self, tensors, directory):
+        self.writer(directory).reserve(tensors)
 
 
 SYSTEMS = {

@@ -11,7 +11,7 @@ import time
 import torch
 
 import state
-from memory import memory_peak
+from memory import memory_peak, wake_memory
 from systems import SYSTEMS
 
 
@@ -40,10 +40,12 @@ def main():
         answer = {}
         if command == "save":
             directory.mkdir(parents=True)
+            wake_memory(2 * raw)
             _, answer["seconds"], answer["extra_bytes"] = measured(lambda: system.save(tensors, directory))
             answer["stored_bytes"] = state.stored(directory)
         elif command == "load":
             state.drop_page_cache(directory)
+            wake_memory(2 * raw)
             loaded, answer["seconds"], extra = measured(lambda: system.load(directory, tensors))
             answer["extra_bytes"] = extra - raw
             if not checked:
