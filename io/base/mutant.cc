@@ -2,6 +2,9 @@
 
 #ifdef CAISSON_MUTANTS
 namespace caisson {
-std::atomic<const char*> active_mutant{nullptr};
+std::atomic<const char*>& active_mutant() {
+  static std::atomic<const char*> active{nullptr};
+  return active;
+}
 }  // namespace caisson
 #endif

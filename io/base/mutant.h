@@ -9,10 +9,10 @@
 #include <string_view>
 
 namespace caisson {
-// The check that is out; empty: none. Set by tests alone.
-extern std::atomic<const char*> active_mutant;
+// The check that is out; null: none. Set by tests alone.
+std::atomic<const char*>& active_mutant();
 inline bool is_active_mutant(std::string_view name) {
-  const char* const active = active_mutant.load(std::memory_order_relaxed);
+  const char* const active = active_mutant().load(std::memory_order_relaxed);
   return active != nullptr && name == active;
 }
 }  // namespace caisson

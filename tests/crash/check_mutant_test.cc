@@ -194,7 +194,7 @@ TEST_F(CheckMutants, EveryCheckIsNeeded) {
   }
   size_t caught = 0;
   for (const char* const check : kChecks) {
-    active_mutant = check;
+    active_mutant() = check;
     size_t unnoticed = 0, wrong = 0, later = 0;
     std::string first;
     for (size_t i = 0; i < damages_.size(); ++i) {
@@ -203,7 +203,7 @@ TEST_F(CheckMutants, EveryCheckIsNeeded) {
       if (first.empty()) first = damages_[i].what;
       ++(now.wrong ? wrong : now.noticed ? later : unnoticed);
     }
-    active_mutant = nullptr;
+    active_mutant() = nullptr;
     const bool seen = unnoticed + wrong + later > 0;
     if (seen) ++caught;
     std::printf(
@@ -219,9 +219,9 @@ TEST_F(CheckMutants, EveryCheckIsNeeded) {
            damage.what.find("the bytes of") != std::string::npos;
   });
   ASSERT_NE(swapped, damages_.rend());
-  active_mutant = "log_record_seq";
+  active_mutant() = "log_record_seq";
   EXPECT_DEATH(outcome_of(swapped->image, expectation_), "record.seq");
-  active_mutant = nullptr;
+  active_mutant() = nullptr;
   std::printf("  no check of %-22s caught: the process stops; %s\n", "log_record_seq",
               swapped->what.c_str());
   ++caught;

@@ -164,7 +164,7 @@ TEST(ModelTest, NoStateBreaksAPromise) {
 
 TEST(ModelTest, EveryRuleIsNeeded) {
   for (const Rule& rule : kRules) {
-    active_mutant = rule.name;
+    active_mutant() = rule.name;
     Found found;
     std::string where;
     for (const Scenario& scenario : scenarios()) {
@@ -172,7 +172,7 @@ TEST(ModelTest, EveryRuleIsNeeded) {
       where = scenario.name;
       if (!found.violation.empty()) break;
     }
-    active_mutant = nullptr;
+    active_mutant() = nullptr;
     EXPECT_NE(found.violation, "") << "without \"" << rule.says << "\" nothing goes wrong";
     std::printf("  without \"%s\" (%s):\n    %s\n", rule.says, where.c_str(),
                 found.violation.c_str());

@@ -133,9 +133,9 @@ TEST_F(RootPacksTest, DamageMattersWhereItIs) {
 #ifdef CAISSON_MUTANTS
   // Where blocks are read one by one, their checksums alone see it; the digest is of them all. The
   // other checks are taken out by tests/crash/check_mutant_test.cc, whose roots are small.
-  active_mutant = "pack_table_checksum";
+  active_mutant() = "pack_table_checksum";
   EXPECT_TRUE(packs.need(0, 2 * format::kPacksPerBlock).ok());
-  active_mutant = nullptr;
+  active_mutant() = nullptr;
 #endif
   bytes()[at] ^= std::byte{1};
   EXPECT_TRUE(RootPacks(reads_, sealed_, root_).need(0, 2 * format::kPacksPerBlock).ok());
