@@ -80,20 +80,25 @@ Result<IndexSeal> decode(Bytes payload, const std::string& path) {
   return seal;
 }
 
+std::string path_in(const std::string& directory, const std::string& name) {
+  return directory + "/" + name;
+}
+
 Status compare(const std::string& directory, const IndexSeal& seal) {
   CAISSON_ASSIGN_OR_RETURN(const auto sizes, sizes_of(directory));
   uint64_t total = 0;
   for (const auto& [name, bytes] : sizes) {
     const auto found = seal.find(name);
-    if (found == seal.end()) return corruption(directory + "/" + name + ": not in the seal");
-    if (found->second.bytes != bytes) return corruption(directory + "/" + name + ": wrong length");
+    if (found == seal.end()) return corruption(path_in(directory, name) + ": not in the seal");
+    if (found->second.bytes != bytes)
+      return corruption(path_in(directory, name) + ": wrong length");
     total += bytes;
   }
   for (const auto& [name, file] : seal) {
-    if (!sizes.contains(name)) return corruption(directory + "/" + name + ": missing");
+    if (!sizes.contains(name)) return corruption(path_in(directory, name) + ": missing");
     if (total > kSealDigestBytesMax && name.ends_with(".sst")) continue;
-    CAISSON_ASSIGN_OR_RETURN(const Digest digest, digest_file(directory + "/" + name));
-    if (digest != file.digest) return corruption(directory + "/" + name + ": wrong digest");
+    CAISSON_ASSIGN_OR_RETURN(const Digest digest, digest_file(path_in(directory, name)));
+    if (digest != file.digest) return corruption(path_in(directory, name) + ": wrong digest");
   }
   return {};
 }
@@ -109,7 +114,7 @@ Result<IndexSeal> take_seal(const std::string& directory, const IndexSeal& previ
       seal.emplace(name, known->second);
       continue;
     }
-    CAISSON_ASSIGN_OR_RETURN(const Digest digest, digest_file(directory + "/" + name));
+    CAISSON_ASSIGN_OR_RETURN(const Digest digest, digest_file(path_in(directory, name)));
     seal.emplace(name, SealedFile{bytes, digest});
   }
   return seal;
@@ -124,7 +129,7 @@ Status write_seal(const std::string& directory, const Uuid& store, const IndexSe
     out.put_bytes(file.digest.bytes);
   }
   const ByteVector content = format::encode_envelope(kMagic, store, out.bytes());
-  const std::string path = directory + "/" + std::string(kSealName);
+  const std::string path = path_in(directory, std::string(kSealName));
   const std::string temporary = path + ".tmp";
   {
     // Not synced: after a power cut the digests decide, and a rebuild is always safe.
@@ -141,7 +146,7 @@ Status write_seal(const std::string& directory, const Uuid& store, const IndexSe
 }
 
 Result<IndexSeal> break_seal(const std::string& directory, const Uuid& store) {
-  const std::string path = directory + "/" + std::string(kSealName);
+  const std::string path = path_in(directory, std::string(kSealName));
   CAISSON_ASSIGN_OR_RETURN(const ByteVector content, read_whole(path));
   std::error_code error;
   fs::remove(path, error);

@@ -64,13 +64,12 @@ Family errors_family(Metrics::State& state) {
   Family family{.name = "caisson_errors_total",
                 .help = "Saves and restores that failed, by status code.",
                 .series = {}};
-  constexpr std::array<std::string_view, Metrics::State::kOperations> operations = {"save",
-                                                                                    "restore"};
-  for (size_t i = 0; i < operations.size(); ++i) {
+  constexpr std::array<std::string_view, Metrics::State::kOperations> kNames = {"save", "restore"};
+  for (size_t i = 0; i < kNames.size(); ++i) {
     for (size_t code = 1; code < Metrics::State::kStatusCodes; ++code) {
       std::string name(status_code_name(static_cast<StatusCode>(code)));
       std::ranges::replace(name, ' ', '_');
-      family.series.push_back(series(label("operation", operations[i]) + "," + label("code", name),
+      family.series.push_back(series(label("operation", kNames[i]) + "," + label("code", name),
                                      state.errors[i * Metrics::State::kStatusCodes + code]));
     }
   }

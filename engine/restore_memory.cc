@@ -40,11 +40,10 @@ constexpr uint64_t kPageIsHuge = 1u << 6;
 
 // What `range` has of whole 2 MiB.
 MutableBytes whole_hugepages(MutableBytes range) {
-  const uintptr_t begin = align_up(reinterpret_cast<uintptr_t>(range.data()), kHugePageBytes);
-  const uintptr_t end =
-      (reinterpret_cast<uintptr_t>(range.data()) + range.size()) / kHugePageBytes * kHugePageBytes;
-  if (begin >= end) return {};
-  return {reinterpret_cast<std::byte*>(begin), static_cast<size_t>(end - begin)};
+  const auto at = reinterpret_cast<uintptr_t>(range.data());
+  const uint64_t before = align_up(at, kHugePageBytes) - at;
+  if (range.size() < before + kHugePageBytes) return {};
+  return range.subspan(before, (range.size() - before) / kHugePageBytes * kHugePageBytes);
 }
 
 uint64_t faults_of_this_thread() {
@@ -53,11 +52,11 @@ uint64_t faults_of_this_thread() {
   return static_cast<uint64_t>(usage.ru_minflt) + static_cast<uint64_t>(usage.ru_majflt);
 }
 
-bool populate(uintptr_t begin, uint64_t bytes) {
-  return ::madvise(reinterpret_cast<void*>(begin), bytes, MADV_POPULATE_WRITE) == 0;
+bool populate(std::byte* begin, uint64_t bytes) {
+  return ::madvise(begin, bytes, MADV_POPULATE_WRITE) == 0;
 }
 
-void prefault(std::stop_token stop, const std::vector<MutableBytes>& ranges) {
+void prefault(const std::stop_token& stop, const std::vector<MutableBytes>& ranges) {
   for (MutableBytes left : ranges) {
     while (!left.empty()) {
       if (stop.stop_requested()) return;
@@ -145,15 +144,15 @@ bool HugePages::has_no_page(MutableBytes range, uint64_t categories, bool invert
 }
 
 bool prefault_step(MutableBytes range) {
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(range.data()) / kPageBytes * kPageBytes;
-  const uintptr_t end =
-      align_up(reinterpret_cast<uintptr_t>(range.data()) + range.size(), kPageBytes);
+  const uint64_t before = reinterpret_cast<uintptr_t>(range.data()) % kPageBytes;
+  std::byte* const begin = range.data() - before;
+  const uint64_t bytes = align_up(before + range.size(), kPageBytes);
   // Populating memory that is there costs a microsecond a page. So the first page alone is asked
   // for: when that took no fault the rest is there too, or will fault when it is copied to.
   const uint64_t faults = faults_of_this_thread();
   if (!populate(begin, kPageBytes)) return false;
-  if (faults_of_this_thread() == faults || end - begin == kPageBytes) return true;
-  return populate(begin + kPageBytes, end - begin - kPageBytes);
+  if (faults_of_this_thread() == faults || bytes == kPageBytes) return true;
+  return populate(begin + kPageBytes, bytes - kPageBytes);
 }
 
 Prefault::Prefault(std::vector<MutableBytes> ranges) {

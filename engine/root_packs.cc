@@ -34,7 +34,7 @@ RootPacks::RootPacks(ObjectReads& reads, const SealedRef& sealed, const format::
       packs_(root.tables_offset, root.packs),
       part_packs_(root.tables_offset + format::packs_bytes(root.packs), root.part_packs()) {}
 
-RootPacks::RootPacks(const format::Root& root, format::PackTables tables)
+RootPacks::RootPacks(const format::Root& root, const format::PackTables& tables)
     : reads_(nullptr),
       sealed_{.object = root.object},
       root_(root),

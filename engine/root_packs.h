@@ -19,7 +19,7 @@ class RootPacks {
   // `reads` and `root` outlive it; `sealed` is the root's.
   RootPacks(ObjectReads& reads, const format::SealedRef& sealed, const format::Root& root);
   // From tables that are all here.
-  RootPacks(const format::Root& root, format::PackTables tables);
+  RootPacks(const format::Root& root, const format::PackTables& tables);
 
   uint64_t size() const { return packs_.count; }
 
