@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "compression/huffman_bits.h"
+#include "io/base/check.h"
 
 namespace caisson {
 namespace {
@@ -144,6 +145,7 @@ void write_shares(const Shares& shares, size_t used, BitWriter& to) {
   to.add(kAccuracy - 5, 4);
   unsigned left = kStates + 1;
   for (size_t w = 0; w < used; ++w) {
+    CAISSON_CHECK(left > 0);  // the shares add up to one less
     const unsigned bits = static_cast<unsigned>(std::bit_width(left));
     const unsigned half = 1u << (bits - 1);
     // Values below it have a bit less.

@@ -56,8 +56,8 @@ class PlaneCodec final : public Codec {
 uint64_t planes_bytes(ElementFormat format, Bytes raw) {
   const auto plan = plan_worthwhile(format, raw);
   if (!plan) return raw.size();
-  const auto elements = static_cast<double>(raw.size() / element_bytes(plan->layout));
-  return static_cast<uint64_t>(elements * plan->bits_an_element / 8);
+  const uint64_t elements = raw.size() / element_bytes(plan->layout);
+  return static_cast<uint64_t>(static_cast<double>(elements) * plan->bits_an_element / 8);
 }
 
 const Codec& bit_planes_codec() {
