@@ -1,13 +1,27 @@
-// Which of the kernel tables that a machine runs is used: the fastest, or the one that the
-// environment variable CAISSON_KERNELS names ("scalar", "avx2", "avx512", "neon"), to measure and
-// test the others.
+// The kernel tables that a machine runs, and which of them is used: the fastest, or the one that
+// the environment variable CAISSON_KERNELS names ("scalar", "avx2", "avx512", "neon"), to measure
+// and test the others.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdlib>
 #include <span>
 #include <string_view>
 
 namespace caisson {
+
+// Filled with the slowest first.
+template <typename Table>
+class RunnableKernels {
+ public:
+  void add(const Table& table) { tables_[count_++] = &table; }
+  std::span<const Table* const> all() const { return std::span(tables_).first(count_); }
+
+ private:
+  std::array<const Table*, 3> tables_{};  // no machine runs more
+  size_t count_ = 0;
+};
 
 // `runnable` has the fastest last. A name that is not among them changes nothing.
 template <typename Table>

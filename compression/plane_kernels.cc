@@ -1,23 +1,14 @@
 // Which table of plane kernels this machine runs.
 #include "compression/plane_kernels.h"
 
-#include <array>
-
 #include "compression/kernel_choice.h"
 #include "compression/plane_kernels_sets.h"
 
 namespace caisson {
 namespace {
 
-struct Runnable {
-  std::array<const PlaneKernels*, 3> tables{};
-  size_t count = 0;
-  void add(const PlaneKernels& table) { tables[count++] = &table; }
-};
-
-// Slowest first.
-Runnable find_runnable() {
-  Runnable found;
+RunnableKernels<PlaneKernels> find_runnable() {
+  RunnableKernels<PlaneKernels> found;
   found.add(scalar_plane_kernels());
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) {
@@ -34,11 +25,6 @@ Runnable find_runnable() {
   return found;
 }
 
-const Runnable& runnable() {
-  static const Runnable found = find_runnable();
-  return found;
-}
-
 }  // namespace
 
 const PlaneKernels& plane_kernels() {
@@ -47,7 +33,8 @@ const PlaneKernels& plane_kernels() {
 }
 
 std::span<const PlaneKernels* const> runnable_plane_kernels() {
-  return std::span(runnable().tables).first(runnable().count);
+  static const RunnableKernels<PlaneKernels> found = find_runnable();
+  return found.all();
 }
 
 }  // namespace caisson

@@ -1,8 +1,6 @@
 // The scalar twin kernels, and which table of them this machine runs.
 #include "compression/twin_kernels.h"
 
-#include <array>
-
 #include "compression/kernel_choice.h"
 #include "compression/twin_kernels_impl.h"
 
@@ -19,23 +17,14 @@ void join(uint16_t threshold, const std::byte* base, const std::byte* low, size_
   join_twins(threshold, base, low, 0, n, raw);
 }
 
-struct Runnable {
-  std::array<const TwinKernels*, 2> tables{};
-  size_t count = 0;
-};
-
-Runnable find_runnable() {
-  Runnable found{.tables = {&scalar_twin_kernels()}, .count = 1};
+RunnableKernels<TwinKernels> find_runnable() {
+  RunnableKernels<TwinKernels> found;
+  found.add(scalar_twin_kernels());
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) found.tables[found.count++] = &avx2_twin_kernels();
+  if (__builtin_cpu_supports("avx2")) found.add(avx2_twin_kernels());
 #elif defined(__aarch64__)
-  found.tables[found.count++] = &neon_twin_kernels();
+  found.add(neon_twin_kernels());
 #endif
-  return found;
-}
-
-const Runnable& runnable() {
-  static const Runnable found = find_runnable();
   return found;
 }
 
@@ -52,7 +41,8 @@ const TwinKernels& twin_kernels() {
 }
 
 std::span<const TwinKernels* const> runnable_twin_kernels() {
-  return std::span(runnable().tables).first(runnable().count);
+  static const RunnableKernels<TwinKernels> found = find_runnable();
+  return found.all();
 }
 
 }  // namespace caisson
