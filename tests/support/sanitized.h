@@ -1,19 +1,25 @@
-// Whether this binary runs under a sanitizer, some ten times slower: long searches then take a share
-// of what they take otherwise. ./dev test, which has none, takes all.
+// Whether this binary runs under a sanitizer, some ten times slower: long searches then take a
+// share of what they take otherwise. ./dev test, which has none, takes all.
 #pragma once
 
 namespace caisson::testing {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-inline constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-inline constexpr bool kSanitized = true;
+// gcc has macros for it, Clang has features.
+#if defined(__has_feature)
+inline constexpr bool kAddressSanitized = __has_feature(address_sanitizer);
+inline constexpr bool kThreadSanitized = __has_feature(thread_sanitizer);
 #else
-inline constexpr bool kSanitized = false;
-#endif
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kAddressSanitized = true;
 #else
-inline constexpr bool kSanitized = false;
+inline constexpr bool kAddressSanitized = false;
 #endif
+#if defined(__SANITIZE_THREAD__)
+inline constexpr bool kThreadSanitized = true;
+#else
+inline constexpr bool kThreadSanitized = false;
+#endif
+#endif
+inline constexpr bool kSanitized = kAddressSanitized || kThreadSanitized;
 
 }  // namespace caisson::testing

@@ -23,6 +23,7 @@
 
 #include "io/base/buffer.h"
 #include "io/object_dir.h"
+#include "tests/support/sanitized.h"
 #include "tests/support/sim_file_system.h"
 #include "tests/support/temp_dir.h"
 
@@ -182,8 +183,8 @@ TEST(PosixFileSystem, ReportsAWriteThatWasCutShort) {
   }
 }
 
-#if !defined(__SANITIZE_THREAD__)  // which allows no threads after a fork
 TEST(PosixFileSystem, AQueueIsUselessAfterFork) {
+  if (testing::kThreadSanitized) GTEST_SKIP() << "ThreadSanitizer allows no threads after a fork";
   const TempDir directory;
   for (const std::string& engine : engines()) {
     auto files = make_posix_file_system(engine).value();
@@ -208,7 +209,6 @@ TEST(PosixFileSystem, AQueueIsUselessAfterFork) {
     EXPECT_TRUE(queue->wait().value().status.ok());
   }
 }
-#endif
 
 TEST(PosixFileSystem, ARingRefusesASecondThread) {
   auto made = make_posix_file_system("io_uring");
