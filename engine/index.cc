@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
+#include <rocksdb/file_system.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/slice_transform.h>
 #include <rocksdb/sst_file_writer.h>
@@ -18,11 +20,12 @@
 #include <unordered_set>
 #include <utility>
 
+#include "engine/index_rows.h"
 #include "engine/index_seal.h"
 #include "engine/manifest.h"
 #include "engine/place_run.h"
 #include "io/base/bytes.h"
-#include "io/base/check.h"
+#include "io/base/sync.h"
 
 namespace caisson {
 
@@ -31,47 +34,13 @@ namespace {
 namespace fs = std::filesystem;
 using format::CommitSeq;
 using format::ObjectRef;
+using rocksdb::IODebugContext;
+using rocksdb::IOOptions;
+using rocksdb::IOStatus;
 
-// Keys, all big-endian so that their order is RocksDB's:
-//   'c' id[16] raw:u32 pack-ordinal:u32 offset:u32 -> stored:u32 codec:u8 flags:u8 checksum:u64
-//   'o' ordinal:u32                                -> pack reference, and whether it is complete
-//   'k' commit seq:u64                             -> catalog entry
-//   'm'                                            -> totals
-//   'q' question                                   -> answer
-// Places come first and alone, so that small writes never overlap the tables of a bulk load.
-constexpr uint64_t kSchema = 3;
-constexpr size_t kChunkPrefixBytes = 1 + 16 + 4;
 constexpr uint32_t kKnownPack = UINT32_MAX;       // in place of an ordinal: nothing to load
 constexpr uint64_t kEntriesPerRead = 102u * 256;  // 1 MiB of the table
 
-template <typename T>
-void append_be(std::string& key, T value) {
-  for (int shift = static_cast<int>(sizeof(T)) * 8 - 8; shift >= 0; shift -= 8) {
-    key.push_back(static_cast<char>((value >> shift) & 0xff));
-  }
-}
-uint32_t load_be32(const char* from) {
-  uint32_t value = 0;
-  for (int i = 0; i < 4; ++i) value = value << 8 | static_cast<uint8_t>(from[i]);
-  return value;
-}
-
-std::string chunk_prefix(const Digest& id, uint32_t raw_bytes) {
-  std::string key = "c";
-  key.append(as_text(Bytes(id.bytes)));
-  append_be(key, raw_bytes);
-  return key;
-}
-std::string pack_key(uint32_t ordinal) {
-  std::string key = "o";
-  append_be(key, ordinal);
-  return key;
-}
-std::string catalog_key(CommitSeq seq) {
-  std::string key = "k";
-  append_be(key, seq);
-  return key;
-}
 rocksdb::Slice slice(Bytes bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
@@ -84,7 +53,83 @@ Status from_rocks(const rocksdb::Status& status, const std::string& what) {
   return io_error(what + ": " + status.ToString());
 }
 
-rocksdb::Options rocks_options() {
+// RocksDB ends the process on some ways to meet a file again that a write to it had failed on, as
+// on a full device. So it hears of none: the first is kept here, and nobody uses an index that has
+// one.
+class WriteErrors {
+ public:
+  IOStatus keep(const IOStatus& status) CAISSON_EXCLUDES(mutex_) {
+    if (!status.ok()) {
+      MutexLock lock(mutex_);
+      if (first_.ok()) first_ = from_rocks(status, "writing the index");
+    }
+    return IOStatus::OK();
+  }
+  Status first() const CAISSON_EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    return first_;
+  }
+  void forget() CAISSON_EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    first_ = {};
+  }
+
+ private:
+  mutable Mutex mutex_;
+  Status first_ CAISSON_GUARDED_BY(mutex_);
+};
+
+class KeptFile final : public rocksdb::FSWritableFileOwnerWrapper {
+ public:
+  KeptFile(std::unique_ptr<rocksdb::FSWritableFile> file, std::shared_ptr<WriteErrors> errors)
+      : FSWritableFileOwnerWrapper(std::move(file)), errors_(std::move(errors)) {}
+
+  IOStatus Append(const rocksdb::Slice& data, const IOOptions& options,
+                  IODebugContext* debug) override {
+    return errors_->keep(target()->Append(data, options, debug));
+  }
+  IOStatus Append(const rocksdb::Slice& data, const IOOptions& options,
+                  const rocksdb::DataVerificationInfo& sums, IODebugContext* debug) override {
+    return errors_->keep(target()->Append(data, options, sums, debug));
+  }
+  IOStatus Truncate(uint64_t size, const IOOptions& options, IODebugContext* debug) override {
+    return errors_->keep(target()->Truncate(size, options, debug));
+  }
+  IOStatus Flush(const IOOptions& options, IODebugContext* debug) override {
+    return errors_->keep(target()->Flush(options, debug));
+  }
+  IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
+    return errors_->keep(target()->Sync(options, debug));
+  }
+  IOStatus Fsync(const IOOptions& options, IODebugContext* debug) override {
+    return errors_->keep(target()->Fsync(options, debug));
+  }
+  IOStatus Close(const IOOptions& options, IODebugContext* debug) override {
+    return errors_->keep(target()->Close(options, debug));
+  }
+
+ private:
+  const std::shared_ptr<WriteErrors> errors_;
+};
+
+class KeptFiles final : public rocksdb::FileSystemWrapper {
+ public:
+  explicit KeptFiles(std::shared_ptr<WriteErrors> errors)
+      : FileSystemWrapper(rocksdb::FileSystem::Default()), errors_(std::move(errors)) {}
+  const char* Name() const override { return "caisson"; }
+  IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
+                           std::unique_ptr<rocksdb::FSWritableFile>* file,
+                           IODebugContext* debug) override {
+    IOStatus opened = target()->NewWritableFile(path, options, file, debug);
+    if (opened.ok()) *file = std::make_unique<KeptFile>(std::move(*file), errors_);
+    return opened;
+  }
+
+ private:
+  const std::shared_ptr<WriteErrors> errors_;
+};
+
+rocksdb::Options rocks_options(rocksdb::Env& env) {
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = rocksdb::NewLRUCache(32u << 20);
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
@@ -92,6 +137,7 @@ rocksdb::Options rocks_options() {
   table.cache_index_and_filter_blocks = true;  // counted in the cache, so memory stays bounded
   table.block_size = 16u << 10;
   rocksdb::Options options;
+  options.env = &env;
   options.create_if_missing = true;
   options.prefix_extractor.reset(rocksdb::NewFixedPrefixTransform(kChunkPrefixBytes));
   options.paranoid_checks = true;
@@ -105,50 +151,6 @@ rocksdb::Options rocks_options() {
   options.info_log_level = rocksdb::WARN_LEVEL;
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   return options;
-}
-
-struct Totals {
-  uint64_t schema = kSchema;
-  uint64_t places = 0;
-  uint64_t caught_up_to = 0;
-};
-
-std::string encode(const Totals& totals) {
-  ByteWriter out;
-  out.put(totals.schema);
-  out.put(totals.places);
-  out.put(totals.caught_up_to);
-  return std::string(as_text(out.bytes()));
-}
-
-std::string encode(const CatalogEntry& entry) {
-  ByteWriter out;
-  out.put(entry.seq);
-  format::put_ref(out, entry.root);
-  out.put(entry.created_unix_ns);
-  out.put(entry.tensors);
-  out.put(entry.ranks);
-  out.put(entry.tiles);
-  out.put(entry.raw_bytes);
-  out.put(entry.stored_bytes);
-  out.put_string(entry.metadata_json);
-  return std::string(as_text(out.bytes()));
-}
-
-std::optional<CatalogEntry> decode_catalog(Bytes bytes) {
-  ByteReader in(bytes);
-  CatalogEntry entry;
-  entry.seq = in.get<uint64_t>();
-  entry.root = format::get_ref(in);
-  entry.created_unix_ns = in.get<int64_t>();
-  entry.tensors = in.get<uint64_t>();
-  entry.ranks = in.get<uint64_t>();
-  entry.tiles = in.get<uint64_t>();
-  entry.raw_bytes = in.get<uint64_t>();
-  entry.stored_bytes = in.get<uint64_t>();
-  entry.metadata_json = in.get_string(bytes.size());
-  if (!in.ok() || in.remaining() != 0) return std::nullopt;
-  return entry;
 }
 
 // One process at a time. The kernel drops the lock with the process, so it is never stale.
@@ -184,9 +186,10 @@ class DirectoryLock {
 // another thread while the next one is filled.
 class PlaceLoader {
  public:
-  // `db` and `options` outlive it. `path` is a file to overwrite, on the file system of `db`.
-  PlaceLoader(rocksdb::DB& db, const rocksdb::Options& options, std::string path, size_t rows_max)
-      : db_(db), options_(options), path_(std::move(path)), rows_max_(rows_max) {
+  // All that it refers to outlives it. `path` is a file to overwrite, on the file system of `db`.
+  PlaceLoader(rocksdb::DB& db, const rocksdb::Options& options, const WriteErrors& errors,
+              std::string path, size_t rows_max)
+      : db_(db), options_(options), errors_(errors), path_(std::move(path)), rows_max_(rows_max) {
     run_.reserve(rows_max_);
     sorting_.reserve(rows_max_);
   }
@@ -211,6 +214,7 @@ class PlaceLoader {
 
   rocksdb::DB& db_;
   const rocksdb::Options& options_;
+  const WriteErrors& errors_;
   const std::string path_;
   const size_t rows_max_;                    // of a run
   std::vector<PlaceRow> run_;                // being filled
@@ -256,6 +260,7 @@ Status PlaceLoader::ingest() {
     CAISSON_RETURN_IF_ERROR(from_rocks(writer.Put(key, slice(value)), path_));
   }
   CAISSON_RETURN_IF_ERROR(from_rocks(writer.Finish(), path_));
+  CAISSON_RETURN_IF_ERROR(errors_.first());
   rocksdb::IngestExternalFileOptions ingest;
   ingest.move_files = true;
   ingest.write_global_seqno = false;
@@ -271,7 +276,7 @@ class RocksIndex final : public Index {
         objects_(objects),
         lock_(std::move(lock)),
         run_rows_max_(run_rows_max),
-        options_(rocks_options()) {}
+        options_(rocks_options(*env_)) {}
 
   // Takes the directory as it is when its seal holds; otherwise starts from nothing.
   Status start() {
@@ -307,7 +312,7 @@ class RocksIndex final : public Index {
     rocksdb::DB* db = nullptr;
     CAISSON_RETURN_IF_ERROR(from_rocks(rocksdb::DB::Open(options_, directory_, &db), directory_));
     db_.reset(db);
-    return {};
+    return errors_->first();
   }
   Status start_empty();
   bool load_state();
@@ -318,7 +323,8 @@ class RocksIndex final : public Index {
   Status put(const std::string& key, const std::string& value) {
     rocksdb::WriteOptions unsynced;
     unsynced.disableWAL = true;  // a cache: close() flushes, a crash rebuilds
-    return from_rocks(db_->Put(unsynced, key, value), directory_);
+    CAISSON_RETURN_IF_ERROR(from_rocks(db_->Put(unsynced, key, value), directory_));
+    return errors_->first();
   }
 
   const std::string directory_;
@@ -326,6 +332,9 @@ class RocksIndex final : public Index {
   ObjectStore& objects_;
   std::optional<DirectoryLock> lock_;  // until close()
   const size_t run_rows_max_;
+  const std::shared_ptr<WriteErrors> errors_ = std::make_shared<WriteErrors>();
+  const std::unique_ptr<rocksdb::Env> env_ =
+      rocksdb::NewCompositeEnv(std::make_shared<KeptFiles>(errors_));
   const rocksdb::Options options_;
   std::unique_ptr<rocksdb::DB> db_;
   IndexSeal seal_;
@@ -338,6 +347,7 @@ class RocksIndex final : public Index {
 
 Status RocksIndex::start_empty() {
   db_.reset();
+  errors_->forget();
   seal_.clear();
   totals_ = {};
   packs_.clear();
@@ -403,7 +413,7 @@ Result<IndexSync> RocksIndex::sync(const LogState& log,
   IndexSync report;
   report.rebuilt = !reason_.empty();
   report.rebuild_reason = std::exchange(reason_, {});
-  PlaceLoader loader(*db_, options_, directory_ + "/ingest.tmp", run_rows_max_);
+  PlaceLoader loader(*db_, options_, *errors_, directory_ + "/ingest.tmp", run_rows_max_);
   for (const auto& [seq, checkpoint] : log.checkpoints()) {
     CAISSON_ASSIGN_OR_RETURN(const auto known, catalog(seq));
     if (known.has_value() && known->root == checkpoint.root.object) continue;
@@ -525,6 +535,7 @@ Status RocksIndex::close() {
   CAISSON_RETURN_IF_ERROR(from_rocks(db_->Flush({}), directory_));
   CAISSON_RETURN_IF_ERROR(from_rocks(db_->Close(), directory_));
   db_.reset();
+  CAISSON_RETURN_IF_ERROR(errors_->first());
   CAISSON_ASSIGN_OR_RETURN(const IndexSeal seal, take_seal(directory_, seal_));
   const Status sealed = write_seal(directory_, store_, seal);
   lock_.reset();

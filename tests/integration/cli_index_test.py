@@ -3,6 +3,7 @@
 import fcntl
 import json
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -132,6 +133,25 @@ class Index(CliCase):
         answers, said = self.asked()
         self.assertEqual(answers, first)
         self.assertEqual(len(said), len(answers))
+
+    def test_of_files_that_cannot_grow(self):
+        first, _ = self.asked()
+
+        def small_files(bytes_max):
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails, as on a full device
+            resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_max, bytes_max))
+
+        for bytes_max in (0, 20, 100, 200, 500, 1000, 3000, 8000):
+            shutil.rmtree(self.index, ignore_errors=True)
+            done = subprocess.run(
+                [CAISSON, "ls", self.store, "--json"], capture_output=True, text=True,
+                preexec_fn=lambda: small_files(bytes_max),
+            )  # fmt: skip
+            self.assertEqual(done.returncode, OK, (bytes_max, done.stderr))
+            self.assertEqual(done.stdout, first[0], bytes_max)
+            if bytes_max <= 500:
+                self.assertIn("without the index", done.stderr, bytes_max)
+        self.assertEqual(self.asked()[0], first)
 
     def test_what_was_found_out_is_not_read_again(self):
         first, _ = self.asked()
