@@ -10,7 +10,6 @@
 #include <rocksdb/sst_file_writer.h>
 #include <rocksdb/table.h>
 #include <sys/file.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -26,6 +25,7 @@
 #include "engine/place_run.h"
 #include "io/base/bytes.h"
 #include "io/base/sync.h"
+#include "io/posix_file.h"
 
 namespace caisson {
 
@@ -154,33 +154,15 @@ rocksdb::Options rocks_options(rocksdb::Env& env) {
 }
 
 // One process at a time. The kernel drops the lock with the process, so it is never stale.
-class DirectoryLock {
- public:
-  static Result<DirectoryLock> take(const std::string& directory) {
-    const std::string path = directory + "/caisson.lock";
-    const int fd = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
-    if (fd < 0) return errno_status(errno, path);
-    DirectoryLock lock(fd);
-    if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
-      return fenced(directory + ": another process has the index open; answering without it");
-    }
-    return lock;
+Result<UniqueFd> lock_directory(const std::string& directory) {
+  const std::string path = directory + "/caisson.lock";
+  UniqueFd lock(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644));
+  if (!lock.valid()) return errno_status(errno, path);
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    return fenced(directory + ": another process has the index open; answering without it");
   }
-  DirectoryLock(const DirectoryLock&) = delete;
-  DirectoryLock& operator=(const DirectoryLock&) = delete;
-  ~DirectoryLock() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  DirectoryLock(DirectoryLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  DirectoryLock& operator=(DirectoryLock&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-
- private:
-  explicit DirectoryLock(int fd) : fd_(fd) {}
-  int fd_;
-};
+  return lock;
+}
 
 // Puts rows into the table of places, whatever their order: in runs, each sorted and written by
 // another thread while the next one is filled.
@@ -269,7 +251,7 @@ Status PlaceLoader::ingest() {
 
 class RocksIndex final : public Index {
  public:
-  RocksIndex(std::string directory, const Uuid& store, ObjectStore& objects, DirectoryLock lock,
+  RocksIndex(std::string directory, const Uuid& store, ObjectStore& objects, UniqueFd lock,
              size_t run_rows_max)
       : directory_(std::move(directory)),
         store_(store),
@@ -330,7 +312,7 @@ class RocksIndex final : public Index {
   const std::string directory_;
   const Uuid store_;
   ObjectStore& objects_;
-  std::optional<DirectoryLock> lock_;  // until close()
+  UniqueFd lock_;  // until close()
   const size_t run_rows_max_;
   const std::shared_ptr<WriteErrors> errors_ = std::make_shared<WriteErrors>();
   const std::unique_ptr<rocksdb::Env> env_ =
@@ -538,7 +520,7 @@ Status RocksIndex::close() {
   CAISSON_RETURN_IF_ERROR(errors_->first());
   CAISSON_ASSIGN_OR_RETURN(const IndexSeal seal, take_seal(directory_, seal_));
   const Status sealed = write_seal(directory_, store_, seal);
-  lock_.reset();
+  lock_ = UniqueFd();
   return sealed;
 }
 
@@ -572,7 +554,7 @@ Result<std::unique_ptr<Index>> Index::open(const std::string& directory, const U
   std::error_code error;
   fs::create_directories(directory, error);
   if (error) return io_error(directory + ": " + error.message());
-  CAISSON_ASSIGN_OR_RETURN(DirectoryLock lock, DirectoryLock::take(directory));
+  CAISSON_ASSIGN_OR_RETURN(UniqueFd lock, lock_directory(directory));
   auto index =
       std::make_unique<RocksIndex>(directory, store, objects, std::move(lock), run_rows_max);
   CAISSON_RETURN_IF_ERROR(index->start());
