@@ -23,14 +23,14 @@ struct Source {
   std::vector<std::string> lines;
 };
 
-std::vector<Source> read_sources(const std::set<std::string>& directories) {
+std::vector<Source> read_sources(const std::set<std::string>& directories,
+                                 const std::set<std::string>& extensions = {".h", ".cc"}) {
   std::vector<Source> sources;
   const fs::path root = CAISSON_SOURCE_DIR;
   for (const std::string& directory : directories) {
     if (!fs::exists(root / directory)) continue;
     for (const auto& entry : fs::recursive_directory_iterator(root / directory)) {
-      const std::string extension = entry.path().extension().string();
-      if (extension != ".h" && extension != ".cc") continue;
+      if (!extensions.contains(entry.path().extension().string())) continue;
       Source source{fs::relative(entry.path(), root).string(), {}};
       std::ifstream in(entry.path());
       for (std::string line; std::getline(in, line);) source.lines.push_back(line);
@@ -137,6 +137,14 @@ TEST(Tidy, FilesHaveOneSubjectAndSayWhich) {
     }
     EXPECT_LE(source.lines.size(), 600u) << source.path << ": split it";
   }
+}
+
+TEST(Tidy, ScriptsAreNoLonger) {
+  const auto scripts = read_sources({"bench", "client", "tests"}, {".c", ".py", ".sh"});
+  for (const Source& source : scripts) {
+    EXPECT_LE(source.lines.size(), 600u) << source.path << ": split it";
+  }
+  EXPECT_GT(scripts.size(), 30u) << "they are no longer found";
 }
 
 TEST(Tidy, NothingIsThrownDetachedOrLeftUndone) {
