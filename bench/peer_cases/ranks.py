@@ -66,7 +66,7 @@ def main():
     if what == "save":
         dcp.save(state.nested(tensors), storage_writer=system.writer(directory), planner=system.planner())
     else:
-        dcp.load(state.nested(tensors), storage_reader=system.reader(directory))
+        dcp.load(state.nested(tensors), storage_reader=system.reader(directory), planner=system.load_planner())
     dist.barrier()
     seconds = time.perf_counter() - began
     if what == "load":

@@ -61,6 +61,9 @@ class Dcp(System):
     def planner(self):
         return None  # DCP's
 
+    def load_planner(self):
+        return None
+
     def reserve(self, tensors, directory):
         """What a program may do once, before its first async_save."""
 
@@ -69,7 +72,7 @@ class Dcp(System):
 
     def load(self, directory, like):
         tensors = {name: torch.empty_like(tensor) for name, tensor in like.items()}
-        dcp.load(state.nested(tensors), storage_reader=self.reader(directory), no_dist=True)
+        dcp.load(state.nested(tensors), storage_reader=self.reader(directory), planner=self.load_planner(), no_dist=True)
         return tensors
 
 
@@ -226,6 +229,9 @@ class CaissonDcp(Dcp):
 
     def planner(self):
         return importlib.import_module("caisson.torch").CaissonSavePlanner()
+
+    def load_planner(self):
+        return importlib.import_module("caisson.torch").CaissonLoadPlanner()
 
     def reserve(self, tensors, directory):
         self.writer(directory).reserve(tensors)

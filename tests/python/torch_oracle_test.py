@@ -11,9 +11,14 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from ranks import Ranks
 from states import assert_equal, fully_random, oracle, resharded
-from torch.distributed.checkpoint import DefaultSavePlanner
+from torch.distributed.checkpoint import DefaultLoadPlanner, DefaultSavePlanner
 
-from caisson.torch import CaissonSavePlanner, CaissonStorageReader, CaissonStorageWriter
+from caisson.torch import (
+    CaissonLoadPlanner,
+    CaissonSavePlanner,
+    CaissonStorageReader,
+    CaissonStorageWriter,
+)
 
 _SEEDS = 12
 
@@ -29,7 +34,8 @@ def _round(t: Ranks, seed: int) -> None:
         target = f"caisson://{t.scratch}/store#oracle/{seed}"
     dcp.save(state, storage_writer=CaissonStorageWriter(target), planner=planner)
     dist.barrier()
-    dcp.load(into, storage_reader=CaissonStorageReader(target))
+    load_planner = [DefaultLoadPlanner, CaissonLoadPlanner][seed // 2 % 2]()
+    dcp.load(into, storage_reader=CaissonStorageReader(target), planner=load_planner)
     assert_equal(want, into, f"seed {seed}")
 
 

@@ -1,18 +1,27 @@
-"""Loads where the state dict is larger than what was saved: a padded vocabulary."""
+"""Loads with less planning, and where the state dict is larger than what was saved: a padded vocabulary."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.planner import LoadPlan
+from torch.distributed.checkpoint.default_planner import (
+    DefaultLoadPlanner,
+    create_default_local_load_plan,
+)
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import LoadPlan, ReadItem
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 from torch.distributed.tensor import DTensor
+
+from caisson._collector import collector_paused
+from caisson.torch.sections import box_of, layout_key
 
 
 class CaissonLoadPlanner(DefaultLoadPlanner):
-    """DefaultLoadPlanner, with one thing more: a tensor that is larger than it was saved, in any
+    """DefaultLoadPlanner, but that it asks each kind of layout once where its box is, instead of every
+    DTensor (0.2 ms). And with one thing more: a tensor that is larger than it was saved, in any
     dimension, gets what was saved at its start and `fill` beyond.
 
     Args:
@@ -23,6 +32,7 @@ class CaissonLoadPlanner(DefaultLoadPlanner):
         super().__init__(*args, **kwargs)
         self._fill = fill
 
+    @collector_paused()
     def create_local_plan(self) -> LoadPlan:
         assert self.metadata is not None
         if self._fill is not None:
@@ -34,7 +44,40 @@ class CaissonLoadPlanner(DefaultLoadPlanner):
                     # As if it had been saved in this size, and only these chunks of it.
                     entries[name] = dataclasses.replace(saved, size=value.size())
             self.metadata = dataclasses.replace(self.metadata, state_dict_metadata=entries)
-        return super().create_local_plan()
+        saved_entries = self.metadata.state_dict_metadata
+        if saved_entries.keys() - self.state_dict.keys():
+            return super().create_local_plan()  # which looks for the names of an older PyTorch
+        chunks: dict[Any, list[ChunkStorageMetadata]] = {}
+        items: list[ReadItem] = []
+        for name, value in self.state_dict.items():
+            saved = saved_entries.get(name)
+            if isinstance(saved, TensorStorageMetadata) and _is_like(saved, value):
+                key = layout_key(value)
+                if key not in chunks:
+                    chunks[key] = _chunks_of(value)
+                items += create_read_items_for_chunk_list(name, saved, chunks[key])
+            else:
+                strict = not self.allow_partial_load
+                items += create_default_local_load_plan({name: value}, self.metadata, strict).items
+        return LoadPlan(items)
+
+
+def _is_like(saved: TensorStorageMetadata, value: object) -> bool:
+    """Whether the value is a DTensor of the saved size that tells its box by its layout."""
+    return (
+        isinstance(value, DTensor)
+        and saved.size == value.size()
+        and not hasattr(value._local_tensor, "__create_chunk_list__")
+    )
+
+
+def _chunks_of(tensor: DTensor) -> list[ChunkStorageMetadata]:
+    if tensor.device_mesh.get_coordinate() is None:
+        return []
+    box = box_of(tensor)
+    if box is None:
+        return []
+    return [ChunkStorageMetadata(torch.Size(box[0]), torch.Size(box[1]))]
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:

@@ -68,11 +68,7 @@ class _Builder:
         self.value_paths: list[Path] = []
 
     def add_tensor(self, name: str, path: Path, tensor: torch.Tensor) -> None:
-        if isinstance(tensor, DTensor):
-            spec = tensor._spec
-            key: Any = (spec.shape, id(spec.mesh), spec.placements)
-        else:
-            key = tensor.shape
+        key = layout_key(tensor)
         number = self.class_of.get(key)
         if number is None:
             number = self.class_of[key] = len(self.shapes)
@@ -96,6 +92,14 @@ class _Builder:
             values=tuple(self.values),
             paths=tuple(self.tensor_paths + self.value_paths),
         )
+
+
+def layout_key(tensor: torch.Tensor) -> Any:
+    """Equal for tensors of one state dict that are laid out alike: this rank's box is the same."""
+    if isinstance(tensor, DTensor):
+        spec = tensor._spec
+        return spec.shape, id(spec.mesh), spec.placements
+    return tensor.shape
 
 
 def box_of(tensor: torch.Tensor) -> Box | None:
