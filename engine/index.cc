@@ -159,7 +159,7 @@ Result<UniqueFd> lock_directory(const std::string& directory) {
   UniqueFd lock(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644));
   if (!lock.valid()) return errno_status(errno, path);
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    return fenced(directory + ": another process has the index open; answering without it");
+    return fenced(directory + ": another process has the index open");
   }
   return lock;
 }

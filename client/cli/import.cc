@@ -96,7 +96,7 @@ class ImportCommand final : public Command {
     if (auto opened = StoreAccess::open(store_, session); options_.dedup && opened.ok()) {
       access = std::move(opened).value();
       state = access->state();
-      index = open_index(*access, session);
+      index = index_if_any(*access, session);
       if (index != nullptr) hints.emplace(*index, *state);
     }
     auto store = open_store_at(store_, session.store_options(true), hints ? &*hints : nullptr);

@@ -37,10 +37,7 @@ class IndexCommand final : public Command {
           "caisson index find /ckpt 0123456789abcdef0123456789abcdef --bytes 1048576");
     }
     CAISSON_ASSIGN_OR_RETURN(StoreAccess access, StoreAccess::open(store_, session));
-    const std::unique_ptr<Index> index = open_index(access, session);
-    if (index == nullptr) {
-      return fenced("the index of " + store_ + " is in use; try again when that command has ended");
-    }
+    CAISSON_ASSIGN_OR_RETURN(const std::unique_ptr<Index> index, open_index(access, session));
     Result<int> answered =
         action_ == "find" ? find(*index, *access.state(), session) : stat(*index, session);
     CAISSON_RETURN_IF_ERROR(index->close());

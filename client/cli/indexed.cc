@@ -16,30 +16,27 @@ void note(const Session& session, const std::string& words) {
 
 }  // namespace
 
-std::unique_ptr<Index> open_index(StoreAccess& access, const Session& session) {
-  auto index = Index::open(access.root() + "/index", access.uuid(), access.objects());
-  if (!index.ok()) {
-    note(session, "working without the index: " + std::string(index.status().message()));
-    return nullptr;
-  }
+Result<std::unique_ptr<Index>> open_index(StoreAccess& access, const Session& session) {
+  CAISSON_ASSIGN_OR_RETURN(auto index,
+                           Index::open(access.root() + "/index", access.uuid(), access.objects()));
   // What others did before this process got the index, it may know already.
-  const auto newest = access.log().refresh();
-  if (!newest.ok()) {
-    note(session, "working without the index: " + newest.status().to_string());
-    return nullptr;
-  }
-  const auto synced = (*index)->sync(**newest, [&](const Status& skipped) {
+  CAISSON_ASSIGN_OR_RETURN(const auto newest, access.log().refresh());
+  const auto complain = [&](const Status& skipped) {
     note(session, std::string(skipped.message()) + "; skipped, see caisson verify");
-  });
-  if (!synced.ok()) {
-    note(session, "working without the index: " + synced.status().to_string());
-    return nullptr;
-  }
-  if (synced->rebuilt && synced->commits > 0) {
+  };
+  CAISSON_ASSIGN_OR_RETURN(const IndexSync synced, index->sync(*newest, complain));
+  if (synced.rebuilt && synced.commits > 0) {
     note(session, fmt::format("the index was built from the log ({} chunks of {} checkpoints): {}",
-                              synced->places, synced->commits, synced->rebuild_reason));
+                              synced.places, synced.commits, synced.rebuild_reason));
   }
-  return std::move(index).value();
+  return index;
+}
+
+std::unique_ptr<Index> index_if_any(StoreAccess& access, const Session& session) {
+  auto index = open_index(access, session);
+  if (index.ok()) return std::move(index).value();
+  note(session, "working without the index: " + index.status().to_string());
+  return nullptr;
 }
 
 IndexedAnswers::~IndexedAnswers() {

@@ -11,9 +11,11 @@
 
 namespace caisson::cli {
 
-// Null when the index cannot be used now: another process has it open, or its directory cannot be
+// Fails when the index cannot be used now: another process has it open, or its directory cannot be
 // written. That it was built from nothing is said on standard error, with the reason.
-std::unique_ptr<Index> open_index(StoreAccess& access, const Session& session);
+Result<std::unique_ptr<Index>> open_index(StoreAccess& access, const Session& session);
+// Null then, and why is said on standard error.
+std::unique_ptr<Index> index_if_any(StoreAccess& access, const Session& session);
 
 // Answers from the index where it has them, else from the objects, and keeps what it found out for
 // the next time. Closes the index at its end; an index that fails is said, given up, and rebuilt by
@@ -21,7 +23,7 @@ std::unique_ptr<Index> open_index(StoreAccess& access, const Session& session);
 class IndexedAnswers {
  public:
   IndexedAnswers(StoreAccess& access, const Session& session)
-      : access_(access), session_(session), index_(open_index(access, session)) {}
+      : access_(access), session_(session), index_(index_if_any(access, session)) {}
   ~IndexedAnswers();
   IndexedAnswers(const IndexedAnswers&) = delete;
   IndexedAnswers& operator=(const IndexedAnswers&) = delete;

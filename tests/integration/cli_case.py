@@ -20,7 +20,7 @@ import safetensors
 
 CAISSON = os.path.abspath(sys.argv.pop(1))
 OK, DIFFERENT, USAGE, NOT_FOUND, CORRUPTION, CONFLICT = 0, 1, 2, 3, 4, 5
-NO_SPACE, UNSUPPORTED = 7, 8
+IO, NO_SPACE, UNSUPPORTED = 6, 7, 8
 
 # What safetensors.serialize calls a dtype, and bytes of one element.
 LIBRARY_DTYPES = {

@@ -10,7 +10,7 @@ import subprocess
 import time
 import unittest
 
-from cli_case import CAISSON, CONFLICT, CORRUPTION, OK, CliCase, library_file
+from cli_case import CAISSON, CONFLICT, CORRUPTION, IO, OK, CliCase, library_file
 
 
 class Index(CliCase):
@@ -128,8 +128,11 @@ class Index(CliCase):
             self.assertEqual(answers, first)
             self.assertEqual(len(said), len(answers))
             self.assertIn("another process has the index open", said[0])
+            self.run_cli("index", "sync", self.store, code=CONFLICT)
         shutil.rmtree(self.index)
         self.index.write_bytes(b"no directory")
+        told = self.run_cli("index", "sync", self.store, code=IO).stderr
+        self.assertIn(str(self.index), told)
         answers, said = self.asked()
         self.assertEqual(answers, first)
         self.assertEqual(len(said), len(answers))
