@@ -16,12 +16,14 @@ from torch.distributed.checkpoint.planner_helpers import create_read_items_for_c
 from torch.distributed.tensor import DTensor
 
 from caisson._collector import collector_paused
+from caisson.torch.planner import CaissonStorageMeta
 from caisson.torch.sections import box_of, layout_key
 
 
 class CaissonLoadPlanner(DefaultLoadPlanner):
     """DefaultLoadPlanner, but that it asks each kind of layout once where its box is, instead of every
-    DTensor (0.2 ms). And with one thing more: a tensor that is larger than it was saved, in any
+    DTensor (0.2 ms), and that what is read from Caisson is not sent to the coordinator, which has
+    nothing to say to it. And with one thing more: a tensor that is larger than it was saved, in any
     dimension, gets what was saved at its start and `fill` beyond.
 
     Args:
@@ -31,6 +33,7 @@ class CaissonLoadPlanner(DefaultLoadPlanner):
     def __init__(self, *args: bool, fill: float | None = None, **kwargs: bool) -> None:
         super().__init__(*args, **kwargs)
         self._fill = fill
+        self._kept: list[ReadItem] | None = None  # between create_local_plan and finish_plan
 
     @collector_paused()
     def create_local_plan(self) -> LoadPlan:
@@ -44,6 +47,18 @@ class CaissonLoadPlanner(DefaultLoadPlanner):
                     # As if it had been saved in this size, and only these chunks of it.
                     entries[name] = dataclasses.replace(saved, size=value.size())
             self.metadata = dataclasses.replace(self.metadata, state_dict_metadata=entries)
+        plan = self._plan()
+        if not isinstance(self.metadata.storage_meta, CaissonStorageMeta):
+            return plan
+        self._kept = plan.items
+        return dataclasses.replace(plan, items=[])
+
+    def finish_plan(self, new_plan: LoadPlan) -> LoadPlan:
+        kept, self._kept = self._kept, None
+        return new_plan if kept is None else dataclasses.replace(new_plan, items=kept)
+
+    def _plan(self) -> LoadPlan:
+        assert self.metadata is not None
         saved_entries = self.metadata.state_dict_metadata
         if saved_entries.keys() - self.state_dict.keys():
             return super().create_local_plan()  # which looks for the names of an older PyTorch

@@ -36,7 +36,8 @@ from caisson.torch.sections import LocalLayout, Section, describe, encode, is_de
 
 @dataclass
 class CaissonStorageMeta(StorageMeta):
-    """How CaissonStorageWriter tells the planner that it understands layouts."""
+    """How CaissonStorageWriter tells the planner that it understands layouts, and CaissonStorageReader
+    that it has nothing to say to plans."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from caisson import CorruptionError, NotFoundError, _native
 from caisson.torch.boxes import BoxReader
 from caisson.torch.location import Location, is_url, parse_location
 from caisson.torch.newest import newest
+from caisson.torch.planner import CaissonStorageMeta
 from caisson.torch.record import INDEX_BLOB, METADATA_BLOB, Index, metadata_path
 from caisson.torch.replicas import ReplicaGroup
 from caisson.torch.stores import has_store, open_store, worker_count
@@ -103,7 +104,10 @@ class CaissonStorageReader(StorageReader):
             _log.exception("%s cannot be read", location)  # DCP may go on to ask for another
             raise
         meta = self._metadata.storage_meta or StorageMeta()
-        self._metadata.storage_meta = dataclasses.replace(meta, load_id=self._load_id)
+        self._metadata.storage_meta = CaissonStorageMeta(
+            checkpoint_id=meta.checkpoint_id, save_id=meta.save_id, load_id=self._load_id,
+            modules=meta.modules,
+        )  # fmt: skip
         return self._metadata
 
     def set_up_storage_reader(
