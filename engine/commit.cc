@@ -21,8 +21,11 @@
 #include "engine/commit.h"
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <optional>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
 
 #include "engine/coverage.h"
@@ -72,11 +75,47 @@ ShardRecord unpack_shard(ByteReader& in, int rank) {
 
 // A tensor as the parts seen so far describe it.
 struct MergedTensor {
-  TensorRecord record;  // without shards
-  uint32_t rank = 0;    // the first rank that named it
-  ByteWriter shards;
-  uint64_t shard_count = 0;
+  TensorRecord record;  // with the shards of the record that named it first
+  uint32_t rank = 0;    // whose record that was
+  ByteWriter shards;    // of all other records
+  uint64_t shards_packed = 0;
+
+  uint64_t shard_count() const { return record.shards.size() + shards_packed; }
 };
+
+// The tensors of all parts. A save may have a million of small ones: what each costs here is spent
+// while the device has nothing to do.
+class MergedTensors {
+ public:
+  MergedTensor* find(std::string_view name) {
+    const auto found = by_name_.find(name);
+    return found == by_name_.end() ? nullptr : found->second;
+  }
+  // REQUIRES: find() has nothing of that name.
+  void add(MergedTensor tensor) {
+    MergedTensor& added = tensors_.emplace_back(std::move(tensor));
+    by_name_.emplace(added.record.spec.name, &added);
+  }
+  const std::deque<MergedTensor>& all() const { return tensors_; }
+  std::vector<std::pair<std::string_view, MergedTensor*>> sorted() const {
+    std::vector<std::pair<std::string_view, MergedTensor*>> sorted(by_name_.begin(),
+                                                                   by_name_.end());
+    std::ranges::sort(sorted);
+    return sorted;
+  }
+
+ private:
+  std::deque<MergedTensor> tensors_;  // as they were met
+  std::unordered_map<std::string_view, MergedTensor*> by_name_;
+};
+
+// By name they lie anywhere in memory, and each would be waited for: a few are asked for early.
+constexpr size_t kTensorsAhead = 8;
+void prefetch(const MergedTensor& tensor) {
+  constexpr size_t kLineBytes = 64;
+  const auto* const bytes = reinterpret_cast<const std::byte*>(&tensor);
+  for (size_t at = 0; at < sizeof tensor; at += kLineBytes) __builtin_prefetch(bytes + at);
+}
 
 struct Parts {
   std::vector<SealedRef> sealed;                  // by rank
@@ -142,49 +181,42 @@ Status check_agreement(const MergedTensor& known, const TensorRecord& record, ui
   return ok_status();
 }
 
-using TensorsByName = std::map<std::string, MergedTensor, std::less<>>;
-
 // Step 3, all but coverage.
-Result<TensorsByName> merge_directories(const Parts& parts) {
-  TensorsByName tensors;
+Status merge_directories(const Parts& parts, MergedTensors& tensors) {
   for (uint32_t rank = 0; rank < parts.open.size(); ++rank) {
     const auto merge = [&](TensorRecord&& record) -> Status {
-      auto [at, fresh] = tensors.try_emplace(record.spec.name);
-      MergedTensor& tensor = at->second;
-      if (!fresh) CAISSON_RETURN_IF_ERROR(check_agreement(tensor, record, rank));
-      for (ShardRecord& shard : record.shards) {
-        shard.part = rank;
-        pack_shard(tensor.shards, shard);
-        ++tensor.shard_count;
+      for (ShardRecord& shard : record.shards) shard.part = rank;
+      MergedTensor* const known = tensors.find(record.spec.name);
+      if (known == nullptr) {
+        tensors.add({.record = std::move(record), .rank = rank, .shards = {}});
+        return ok_status();
       }
-      if (fresh) {
-        record.shards.clear();
-        tensor.record = std::move(record);
-        tensor.rank = rank;
-      }
+      CAISSON_RETURN_IF_ERROR(check_agreement(*known, record, rank));
+      for (const ShardRecord& shard : record.shards) pack_shard(known->shards, shard);
+      known->shards_packed += record.shards.size();
       return ok_status();
     };
     CAISSON_RETURN_IF_ERROR(parts.open[rank]->for_each(merge));
   }
-  for (const auto& [name, tensor] : tensors) {
+  for (const MergedTensor& tensor : tensors.all()) {
     if (tensor.record.kind != TensorKind::kAlias) continue;
-    const auto target = tensors.find(tensor.record.alias_of);
-    if (target == tensors.end() || target->second.record.kind != TensorKind::kTensor) {
-      return invalid_argument("alias \"" + name + "\" names \"" + tensor.record.alias_of +
-                              "\", which is not a tensor of this save");
+    const MergedTensor* const target = tensors.find(tensor.record.alias_of);
+    if (target == nullptr || target->record.kind != TensorKind::kTensor) {
+      return invalid_argument("alias \"" + tensor.record.spec.name + "\" names \"" +
+                              tensor.record.alias_of + "\", which is not a tensor of this save");
     }
   }
-  return tensors;
+  return ok_status();
 }
 
 // The rest of step 3 and step 4. Shards are unpacked one tensor at a time.
-Status write_directory(ObjectStore& objects, const TensorsByName& tensors, const Parts& parts,
+Status write_directory(ObjectStore& objects, MergedTensors& tensors, const Parts& parts,
                        format::Root& root) {
   // What the parts' directories have, plus part numbers and larger page bounds.
   uint64_t bytes_max = 1u << 20;
   uint64_t shards = 0;
   for (const auto& part : parts.open) bytes_max += part->trailer().directory_bytes;
-  for (const auto& [name, tensor] : tensors) shards += tensor.shard_count;
+  for (const MergedTensor& tensor : tensors.all()) shards += tensor.shard_count();
   bytes_max += 16 * shards;
 
   root.directory.object = root.object;
@@ -201,16 +233,21 @@ Status write_directory(ObjectStore& objects, const TensorsByName& tensors, const
     return object->write(at, bytes);
   };
   ByteVector pending;  // whole pages, gathered into writes of a megabyte
-  for (const auto& [name, tensor] : tensors) {
-    if (tensor.shard_count > format::kShardsMax) {
-      return invalid_argument(
-          "tensor \"" + name + "\" is held in " + std::to_string(tensor.shard_count) + " boxes, " +
-          std::to_string(format::kShardsMax) + " are allowed; save larger boxes of it");
+  const auto sorted = tensors.sorted();
+  for (size_t i = 0; i < sorted.size(); ++i) {
+    const auto& [name, tensor] = sorted[i];
+    if (i + kTensorsAhead < sorted.size()) prefetch(*sorted[i + kTensorsAhead].second);
+    TensorRecord& record = tensor->record;
+    const uint64_t shard_count = tensor->shard_count();
+    if (shard_count > format::kShardsMax) {
+      return invalid_argument("tensor \"" + std::string(name) + "\" is held in " +
+                              std::to_string(shard_count) + " boxes, " +
+                              std::to_string(format::kShardsMax) +
+                              " are allowed; save larger boxes of it");
     }
-    TensorRecord record = tensor.record;
-    record.shards.reserve(tensor.shard_count);
-    ByteReader in(tensor.shards.bytes());
-    for (uint64_t i = 0; i < tensor.shard_count; ++i) {
+    record.shards.reserve(shard_count);
+    ByteReader in(tensor->shards.bytes());
+    for (uint64_t packed = 0; packed < tensor->shards_packed; ++packed) {
       record.shards.push_back(unpack_shard(in, record.spec.shape.rank));
     }
     CAISSON_CHECK(in.ok());
@@ -218,6 +255,7 @@ Status write_directory(ObjectStore& objects, const TensorsByName& tensors, const
       CAISSON_RETURN_IF_ERROR(check_coverage(record, parts.ranks));
     }
     encoder.add(record);
+    record.shards = {};
     const ByteVector pages = encoder.take_pages();
     pending.insert(pending.end(), pages.begin(), pages.end());
     if (pending.size() < (1u << 20)) continue;
@@ -320,7 +358,8 @@ Result<WrittenRoot> write_root(ObjectStore& objects, UuidSource& uuids, Clock& c
   const uint32_t row = plan.trace == nullptr ? 0 : plan.trace->row(kTraceRow);
   std::optional<TraceSpan> span(std::in_place, plan.trace, row, "read the parts back");
   CAISSON_ASSIGN_OR_RETURN(const Parts parts, open_parts(objects, plan, sealed));
-  CAISSON_ASSIGN_OR_RETURN(const TensorsByName tensors, merge_directories(parts));
+  MergedTensors tensors;
+  CAISSON_RETURN_IF_ERROR(merge_directories(parts, tensors));
   WrittenRoot made;
   format::Root& root = made.root;
   root.object = {

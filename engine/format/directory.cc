@@ -79,11 +79,13 @@ PieceGrid tile_grid(const Shape& tile) {
   return grid;
 }
 
-// What is wrong with a shard; the same for what is written and what is read.
-Status check_shard(const TensorRecord& record, const ShardRecord& shard) {
+// What is wrong with a shard; the same for what is written and what is read: box and grid first,
+// since piece_count needs both to be sound.
+Status check_grid_of(const TensorRecord& record, const ShardRecord& shard) {
   CAISSON_RETURN_IF_ERROR(check_box(record.spec, shard.box));
-  CAISSON_RETURN_IF_ERROR(check_grid(record.spec, shard.box, shard.grid));
-  const uint64_t count = piece_count(shard.grid, shard.box);
+  return check_grid(record.spec, shard.box, shard.grid);
+}
+Status check_pieces(const ShardRecord& shard, uint64_t count) {
   if (shard.first_piece > count || shard.pieces > count - shard.first_piece) {
     return invalid_argument("a shard has pieces that its box has not");
   }
@@ -120,13 +122,13 @@ Status check_head(const TensorRecord& record) {
 }
 
 void put_shard(ByteWriter& out, const TensorRecord& record, const ShardRecord& shard) {
-  CAISSON_CHECK(check_shard(record, shard).ok());
+  CAISSON_CHECK(check_grid_of(record, shard).ok());
+  const uint64_t count = piece_count(shard.grid, shard.box);
+  CAISSON_CHECK(check_pieces(shard, count).ok());
   const int rank = shard.box.rank;
   uint8_t flags = 0;
   if (shard.box == Box::whole(record.spec.shape)) flags |= kWholeTensor;
-  if (shard.first_piece == 0 && shard.pieces == piece_count(shard.grid, shard.box)) {
-    flags |= kAllPieces;
-  }
+  if (shard.first_piece == 0 && shard.pieces == count) flags |= kAllPieces;
   if (shard.grid == tile_grid(record.tile)) {
     flags |= kTileGrid;
   } else if (shard.grid.origin == shard.box.offset) {
@@ -170,11 +172,10 @@ Result<ShardRecord> get_shard(ByteReader& in, const TensorRecord& record) {
     shard.pieces = in.get_varint();
   }
   if (!in.ok()) return invalid_argument("a shard is cut short");
-  // Box and grid first: piece_count needs both to be sound.
-  CAISSON_RETURN_IF_ERROR(check_box(record.spec, shard.box));
-  CAISSON_RETURN_IF_ERROR(check_grid(record.spec, shard.box, shard.grid));
-  if ((flags & kAllPieces) != 0) shard.pieces = piece_count(shard.grid, shard.box);
-  CAISSON_RETURN_IF_ERROR(check_shard(record, shard));
+  CAISSON_RETURN_IF_ERROR(check_grid_of(record, shard));
+  const uint64_t count = piece_count(shard.grid, shard.box);
+  if ((flags & kAllPieces) != 0) shard.pieces = count;
+  CAISSON_RETURN_IF_ERROR(check_pieces(shard, count));
   return shard;
 }
 
