@@ -159,7 +159,7 @@ Status find_one(Scratch& scratch, const format::SealedRef& root, uint64_t tiles)
   CAISSON_ASSIGN_OR_RETURN(const auto manifest, Manifest::open(scratch.objects(), root));
   const uint64_t middle = (tiles / kTilesPerTensorMax) / 2;
   CAISSON_ASSIGN_OR_RETURN(const auto record, manifest->find(tensor_name(middle)));
-  if (!record.has_value()) return not_found("bench: tensor " + tensor_name(middle));
+  if (record == nullptr) return not_found("bench: tensor " + tensor_name(middle));
   const ShardRecord& shard = record->shards.front();
   return manifest->entries(shard.part, shard.first_entry, shard.pieces).status();
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "compression/codec.h"
+#include "io/base/check.h"
 
 namespace caisson {
 
@@ -49,7 +50,7 @@ const TensorRecord* ParentDedup::record_of(const TensorSpec& tensor) {
       record_.reset();
     }
   }
-  return record_ ? &*record_ : nullptr;
+  return record_.get();
 }
 
 std::optional<Shape> ParentDedup::tile_of(const TensorSpec& tensor) {
@@ -68,6 +69,30 @@ void ParentDedup::select(const TensorSpec& tensor, const Box& box) {
   }
 }
 
+ParentShard ParentDedup::shard_of(const TensorSpec& tensor, const ShardRecord& shard) {
+  const TensorRecord* record = record_of(tensor);
+  if (record == nullptr) return {.match = ParentShard::Match::kNone};
+  for (const ShardRecord& theirs : record->shards) {
+    if (theirs.pieces == 0 || theirs.box != shard.box || theirs.grid != shard.grid) continue;
+    // Of several replicas another one may have stored what this one does.
+    if (theirs.first_piece > shard.first_piece ||
+        shard.first_piece + shard.pieces > theirs.first_piece + theirs.pieces) {
+      continue;
+    }
+    return {.match = ParentShard::Match::kSame,
+            .part = theirs.part,
+            .first_piece = theirs.first_piece,
+            .pieces = theirs.pieces,
+            .first_entry = theirs.first_entry};
+  }
+  return {};
+}
+
+std::optional<PlacedChunk> ParentDedup::find(const ParentShard& shard, uint64_t piece) {
+  CAISSON_CHECK(piece >= shard.first_piece && piece - shard.first_piece < shard.pieces);
+  return chunk_at(shard.part, shard.first_entry + (piece - shard.first_piece));
+}
+
 std::optional<PlacedChunk> ParentDedup::find(const Box& piece) {
   for (size_t tried = 0; tried < near_.size(); ++tried) {
     const size_t candidate = (hint_ + tried) % near_.size();
@@ -77,24 +102,27 @@ std::optional<PlacedChunk> ParentDedup::find(const Box& piece) {
     if (!index || *index < shard.first_piece || *index - shard.first_piece >= shard.pieces)
       continue;
     hint_ = candidate;
-    const format::ChunkEntry* entry = entry_at(shard, *index - shard.first_piece);
-    if (entry == nullptr) return std::nullopt;
-    if (entry->pack == format::kPackInline) return std::nullopt;
-    PlacedChunk chunk{.entry = *entry,
-                      .parent_pack = &parent_->pack_of(shard.part, *entry),
-                      .own_pack = {},
-                      .source = ChunkSource::kParent};
-    if (is_whole_in_its_pack(*entry)) return chunk;
-    const auto base = base_of_delta(chunk);
-    if (!base.ok()) {
-      error_ = base.status();
-      near_.clear();
-      return std::nullopt;
-    }
-    chunk.base_pack = base->pack;
-    return chunk;
+    return chunk_at(shard.part, shard.first_entry + (*index - shard.first_piece));
   }
   return std::nullopt;
+}
+
+std::optional<PlacedChunk> ParentDedup::chunk_at(uint32_t part, uint64_t wanted) {
+  const format::ChunkEntry* entry = entry_at(part, wanted);
+  if (entry == nullptr || entry->pack == format::kPackInline) return std::nullopt;
+  PlacedChunk chunk{.entry = *entry,
+                    .parent_pack = &parent_->pack_of(part, *entry),
+                    .own_pack = {},
+                    .source = ChunkSource::kParent};
+  if (is_whole_in_its_pack(*entry)) return chunk;
+  const auto base = base_of_delta(chunk);
+  if (!base.ok()) {
+    error_ = base.status();
+    near_.clear();
+    return std::nullopt;
+  }
+  chunk.base_pack = base->pack;
+  return chunk;
 }
 
 Result<ParentDedup::Anchor> ParentDedup::base_of_delta(const PlacedChunk& delta) {
@@ -131,29 +159,28 @@ Result<Bytes> ParentDedup::read_anchor(const Anchor& anchor) {
   return chunks_->read_base(anchor.ref);
 }
 
-const format::ChunkEntry* ParentDedup::entry_at(const ShardRecord& shard, uint64_t piece) {
-  if (!error_.ok()) return nullptr;
-  const uint64_t wanted = shard.first_entry + piece;
-  const bool held = window_part_ == shard.part && wanted >= window_first_ &&
+const format::ChunkEntry* ParentDedup::entry_at(uint32_t part, uint64_t wanted) {
+  if (parent_ == nullptr || !error_.ok()) return nullptr;
+  const bool held = window_part_ == part && wanted >= window_first_ &&
                     wanted - window_first_ < window_.size();
   if (!held) {
-    const bool in_order = window_part_ == shard.part && wanted == window_first_ + window_.size();
+    const bool in_order = window_part_ == part && wanted == window_first_ + window_.size();
     const uint64_t count =
         in_order ? std::clamp<uint64_t>(2 * window_.size(), kWindowEntriesMin, kWindowEntriesMax)
                  : kWindowEntriesMin;
     window_.clear();
     // Beyond this shard's own: a part's tensors come back in the order in which they were put.
     const auto& parts = parent_->root().parts;
-    const uint64_t end = shard.part < parts.size() ? parts[shard.part].entries : 0;
+    const uint64_t end = part < parts.size() ? parts[part].entries : 0;
     if (wanted >= end) return nullptr;
-    auto entries = parent_->entries(shard.part, wanted, std::min(count, end - wanted));
+    auto entries = parent_->entries(part, wanted, std::min(count, end - wanted));
     if (!entries.ok()) {
       error_ = entries.status();
       near_.clear();
       return nullptr;
     }
     window_ = std::move(entries).value();
-    window_part_ = shard.part;
+    window_part_ = part;
     window_first_ = wanted;
     if (window_.empty()) return nullptr;
   }

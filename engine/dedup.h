@@ -42,6 +42,20 @@ struct PlacedChunk {
 // lies in the twin's own.
 bool is_whole_in_its_pack(const format::ChunkEntry& entry);
 
+// What the plan of a save found out about a shard in the parent, so that its pieces need not look
+// for it again.
+struct ParentShard {
+  enum class Match : uint8_t {
+    kOther,  // piece by piece, among the tensor's shards
+    kNone,   // the parent does not have the tensor
+    kSame,   // a shard of the same box and grid, with these pieces and entries
+  };
+  Match match = Match::kOther;
+  uint32_t part = 0;
+  uint64_t first_piece = 0, pieces = 0;
+  uint64_t first_entry = 0;
+};
+
 // One worker's view of the parent checkpoint. Thread-compatible. A parent that cannot be read never
 // fails a save: from the first error on nothing is found, and error() says why.
 class ParentDedup {
@@ -52,10 +66,13 @@ class ParentDedup {
 
   // The tile shape that the parent used for this tensor, to be inherited.
   std::optional<Shape> tile_of(const TensorSpec& tensor);
+  ParentShard shard_of(const TensorSpec& tensor, const ShardRecord& shard);
   // Turns to the pieces of `box` of `tensor`.
   void select(const TensorSpec& tensor, const Box& box);
   // The parent's chunk of exactly this piece.
   std::optional<PlacedChunk> find(const Box& piece);
+  // The same of a shard that it has, kSame. REQUIRES: it has that piece of the box.
+  std::optional<PlacedChunk> find(const ParentShard& shard, uint64_t piece);
   // What a delta against that chunk is to have as its base: the chunk itself, or the base that it
   // has, so that no base is a delta. Nothing where it cannot serve as one.
   struct Anchor {
@@ -69,7 +86,8 @@ class ParentDedup {
 
  private:
   const TensorRecord* record_of(const TensorSpec& tensor);
-  const format::ChunkEntry* entry_at(const ShardRecord& shard, uint64_t piece);
+  const format::ChunkEntry* entry_at(uint32_t part, uint64_t wanted);
+  std::optional<PlacedChunk> chunk_at(uint32_t part, uint64_t entry);
 
   Result<Anchor> base_of_delta(const PlacedChunk& delta);
 
@@ -77,7 +95,7 @@ class ParentDedup {
   std::optional<ObjectReads> reads_;  // of deltas and anchors; null without a parent
   std::optional<ChunkReader> chunks_;
   Status error_;
-  std::optional<TensorRecord> record_;  // of the tensor looked up last
+  std::shared_ptr<const TensorRecord> record_;  // of the tensor looked up last; null: none
   TensorSpec selected_;
   bool selected_known_ = false;
   std::vector<const ShardRecord*> near_;  // the record's shards that meet the selected box

@@ -161,19 +161,21 @@ class ManifestImpl final : public Manifest {
   const format::Root& root() const override { return root_; }
   RootPacks& packs() override { return *packs_; }
 
-  Result<std::optional<TensorRecord>> find(std::string_view name) override {
+  Result<std::shared_ptr<const TensorRecord>> find(std::string_view name) override {
     const auto after = std::upper_bound(pages_.begin(), pages_.end(), name,
                                         [](std::string_view wanted, const DirectoryPage& page) {
                                           return wanted < page.first_name;
                                         });
-    if (after == pages_.begin()) return std::optional<TensorRecord>();
+    if (after == pages_.begin()) return std::shared_ptr<const TensorRecord>();
     CAISSON_ASSIGN_OR_RETURN(const Page page,
                              cached_page(static_cast<size_t>(after - pages_.begin()) - 1));
     const auto record = std::lower_bound(
         page->begin(), page->end(), name,
         [](const TensorRecord& r, std::string_view wanted) { return r.spec.name < wanted; });
-    if (record == page->end() || record->spec.name != name) return std::optional<TensorRecord>();
-    return std::optional<TensorRecord>(*record);
+    if (record == page->end() || record->spec.name != name) {
+      return std::shared_ptr<const TensorRecord>();
+    }
+    return std::shared_ptr<const TensorRecord>(page, &*record);  // keeps the page
   }
 
   Status for_each(const std::function<Status(const TensorRecord&)>& visit) override {

@@ -48,7 +48,7 @@ class Manifest {
   virtual const format::Root& root() const = 0;
   virtual RootPacks& packs() = 0;
   // One page read (cached) at most.
-  virtual Result<std::optional<TensorRecord>> find(std::string_view name) = 0;
+  virtual Result<std::shared_ptr<const TensorRecord>> find(std::string_view name) = 0;
   // All records by name.
   virtual Status for_each(const std::function<Status(const TensorRecord&)>& visit) = 0;
   // Entries [first, first + count) of a part's table; reads whole 4 KiB blocks, few and large.

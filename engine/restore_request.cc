@@ -44,12 +44,13 @@ std::string checkpoint_name(const format::Root& root) {
 }
 
 // The record that holds the bytes of `name`: of an alias, its target's.
-Result<std::optional<TensorRecord>> find_content(Manifest& manifest, const std::string& name) {
-  CAISSON_ASSIGN_OR_RETURN(std::optional<TensorRecord> record, manifest.find(name));
-  if (!record.has_value() || record->kind != TensorKind::kAlias) return record;
+Result<std::shared_ptr<const TensorRecord>> find_content(Manifest& manifest,
+                                                         const std::string& name) {
+  CAISSON_ASSIGN_OR_RETURN(std::shared_ptr<const TensorRecord> record, manifest.find(name));
+  if (record == nullptr || record->kind != TensorKind::kAlias) return record;
   const std::string target = record->alias_of;
   CAISSON_ASSIGN_OR_RETURN(record, manifest.find(target));
-  if (!record.has_value() || record->kind == TensorKind::kAlias) {
+  if (record == nullptr || record->kind == TensorKind::kAlias) {
     return corruption("\"" + name + "\" is another name of \"" + target +
                       "\", which holds no tensor" +
                       verify_hint(checkpoint_name(manifest.root()), "structure"));
@@ -157,9 +158,9 @@ Result<RestoreRequest> resolve_targets(Manifest& manifest, std::span<const Tenso
     while (end < order.size() && targets[order[end]].name == name) ++end;
     const auto which = std::span(order).subspan(i, end - i);
     i = end;
-    CAISSON_ASSIGN_OR_RETURN(const std::optional<TensorRecord> record,
+    CAISSON_ASSIGN_OR_RETURN(const std::shared_ptr<const TensorRecord> record,
                              find_content(manifest, name));
-    if (!record.has_value()) {
+    if (record == nullptr) {
       for (size_t k = 0; k < which.size(); ++k) {
         problems.add("\"" + name + "\": no such tensor", true);
       }

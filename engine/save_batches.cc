@@ -5,15 +5,35 @@
 
 namespace caisson {
 
+void SaveBatches::add(SavePlan* plan, uint64_t units) {
+  if (units == 0) return;
+  MutexLock lock(mutex_);
+  added_.push_back({.plan = plan, .units_left = units});
+  moved_.notify_all();
+}
+
+void SaveBatches::close() {
+  MutexLock lock(mutex_);
+  closed_ = true;
+  moved_.notify_all();
+}
+
 bool SaveBatches::claim(SaveBatch& batch) {
   MutexLock lock(mutex_);
-  while (error_.ok() && claimed_ - sunk_ >= kAheadMax) moved_.wait(mutex_);
-  const uint64_t first = claimed_ * kBatchUnits;
-  if (!error_.ok() || first >= units_) return false;
+  const auto is_held_up = [&]() CAISSON_REQUIRES(mutex_) {
+    return claimed_ - sunk_ >= kAheadMax || (added_.empty() && !closed_);
+  };
+  while (error_.ok() && is_held_up()) moved_.wait(mutex_);
+  if (!error_.ok() || added_.empty()) return false;
+  Added& from = added_.front();
   batch = {};
   batch.index = claimed_++;
-  batch.first = first;
-  batch.count = std::min(kBatchUnits, units_ - first);
+  batch.plan = from.plan;
+  batch.first = from.next;
+  batch.count = std::min(kBatchUnits, from.units_left);
+  from.next += batch.count;
+  from.units_left -= batch.count;
+  if (from.units_left == 0) added_.pop_front();
   return true;
 }
 
@@ -31,7 +51,7 @@ void SaveBatches::finish(SaveBatch&& batch) {
 
 Status SaveBatches::wait_finished() {
   MutexLock lock(mutex_);
-  while (error_.ok() && sunk_ * kBatchUnits < units_) moved_.wait(mutex_);
+  while (error_.ok() && !(closed_ && added_.empty() && sunk_ == claimed_)) moved_.wait(mutex_);
   return error_;
 }
 

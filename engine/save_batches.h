@@ -1,12 +1,14 @@
 // Hands the units of one put (PlannedRun) out to workers, a batch of consecutive ones at a time,
 // and takes the finished batches back in order, so that the part table does not depend on which
-// worker was faster. Used by save_pipeline.cc alone.
+// worker was faster. Plans may be added while workers are at work on others. Used by
+// save_pipeline.cc alone.
 //
 // Thread-safe. Bounded: nobody runs more than kAheadMax batches ahead of the oldest unfinished one;
 // that one's worker never waits here, so the window always moves. The first failure stops everyone.
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <functional>
 #include <map>
 #include <vector>
@@ -17,15 +19,18 @@
 
 namespace caisson {
 
+struct SavePlan;
+
 // What became of a piece.
 struct SavedPiece {
   uint64_t entry = 0;  // its place in the part's table
   PlacedChunk chunk;   // entry.pack == kPackInline: its bytes are next in inline_bytes
 };
 
-// Units [first, first + count) of the put, and what became of their pieces.
+// Units [first, first + count) of a plan, and what became of their pieces.
 struct SaveBatch {
   uint64_t index = 0;
+  SavePlan* plan = nullptr;
   uint64_t first = 0;
   uint64_t count = 0;
   std::vector<SavedPiece> pieces;
@@ -41,9 +46,12 @@ class SaveBatches {
 
   // `sink` is called with every batch, in order, by one thread at a time.
   using Sink = std::function<Status(const SaveBatch&)>;
-  SaveBatches(uint64_t units, Sink sink) : units_(units), sink_(std::move(sink)) {}
+  explicit SaveBatches(Sink sink) : sink_(std::move(sink)) {}
 
-  // The next batch, or false when nothing is left or somebody failed.
+  // More to hand out, after what was added before. Whoever adds calls close() behind the last one.
+  void add(SavePlan* plan, uint64_t units) CAISSON_EXCLUDES(mutex_);
+  void close() CAISSON_EXCLUDES(mutex_);
+  // The next batch, as soon as there is one; false when nothing is left or somebody failed.
   bool claim(SaveBatch& batch) CAISSON_EXCLUDES(mutex_);
   void finish(SaveBatch&& batch) CAISSON_EXCLUDES(mutex_);
   // Waits until every batch is finished or somebody failed.
@@ -52,11 +60,18 @@ class SaveBatches {
   Status status() const CAISSON_EXCLUDES(mutex_);
 
  private:
-  const uint64_t units_;
+  struct Added {
+    SavePlan* plan = nullptr;
+    uint64_t units_left = 0;
+    uint64_t next = 0;  // unit
+  };
+
   const Sink sink_;
   mutable Mutex mutex_;
   CondVar moved_;
   Status error_ CAISSON_GUARDED_BY(mutex_);
+  std::deque<Added> added_ CAISSON_GUARDED_BY(mutex_);  // not handed out yet
+  bool closed_ CAISSON_GUARDED_BY(mutex_) = false;
   uint64_t claimed_ CAISSON_GUARDED_BY(mutex_) = 0;  // batches handed out
   uint64_t sunk_ CAISSON_GUARDED_BY(mutex_) = 0;     // batches given to the sink
   std::map<uint64_t, SaveBatch> early_ CAISSON_GUARDED_BY(mutex_);

@@ -1,6 +1,7 @@
 #include "engine/save_pipeline.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <deque>
 #include <map>
@@ -12,12 +13,26 @@
 #include "engine/save_codec.h"
 #include "engine/save_plan.h"
 #include "engine/save_worker.h"
+#include "engine/twin_search.h"
 
 namespace caisson {
 
 namespace {
 
 constexpr uint32_t kWorkersMax = 64;
+// A put of more is planned so many at a time, while workers save what is planned already.
+constexpr size_t kItemsPlanned = 2048;
+
+// No item was checked yet: what they have may be anything, and the sum is then no use, nor harm.
+uint64_t bytes_of(std::span<const SaveItem> items) {
+  uint64_t bytes = 0;
+  for (const SaveItem& item : items) {
+    const TensorShard& shard = item.shard;
+    if (item.kind == TensorKind::kAlias || shard.replica.count == 0) continue;
+    bytes += shard.box.elements() * shard.tensor.dtype.bits / 8 / shard.replica.count;
+  }
+  return bytes;
+}
 
 class RankPartPipeline final : public SavePipeline {
  public:
@@ -29,7 +44,8 @@ class RankPartPipeline final : public SavePipeline {
                    .number = 0}),
         shared_{.config = std::move(config),
                 .part = PartWriter(objects, part_ref_, rank),
-                .store_dedup = nullptr} {
+                .store_dedup = nullptr},
+        parent_(objects, shared_.config.parent) {
     if (shared_.config.hints != nullptr) {
       shared_.store_dedup = std::make_unique<StoreDedup>(objects, *shared_.config.hints);
     }
@@ -48,10 +64,12 @@ class RankPartPipeline final : public SavePipeline {
     for (const SaveWorker& worker : workers_) {
       if (!worker.parent_error().ok()) return worker.parent_error();
     }
-    return ok_status();
+    return parent_.error();
   }
 
  private:
+  Status plan(std::span<const SaveItem> items, bool twins, SaveBatches& batches,
+              SaveBatches& checks);
   Status take_batch(const SaveBatch& batch);
   void count(const SaveBatch& batch) const;
   Status add_entry(const PlacedChunk& chunk, Bytes inline_bytes);
@@ -59,14 +77,17 @@ class RankPartPipeline final : public SavePipeline {
 
   const format::ObjectRef part_ref_;
   SaveShared shared_;
+  ParentDedup parent_;  // of the planning
   std::deque<SaveWorker> workers_;
+  std::deque<SavePlan> plans_;  // of the put
+  uint64_t entries_planned_ = 0;
   struct EarlyPiece {
     PlacedChunk chunk;
     ByteVector inline_bytes;
   };
   std::map<uint64_t, EarlyPiece> early_;  // by entry
   SaveTotals totals_;
-  uint64_t bytes_total_ = 0;
+  std::atomic<uint64_t> bytes_total_{0};
   std::chrono::steady_clock::time_point shown_at_{};
   Status error_;
 };
@@ -76,37 +97,70 @@ class RankPartPipeline final : public SavePipeline {
 Status RankPartPipeline::put(std::span<const SaveItem> items) {
   if (!error_.ok()) return error_;
   // A codec that was asked for by name is the only one.
-  const bool twins = shared_.config.codec == "auto" && shared_.config.codec_cpu != 0;
-  auto planned = plan_save(items, workers_.front().parent(), shared_.part.entries(), twins);
-  if (!planned.ok()) return error_ = planned.status();
-  const SavePlan plan = std::move(planned).value();
-  bytes_total_ += plan.raw_bytes;
-  totals_.tensors += plan.shards.size();
-  for (const PlannedShard& shard : plan.shards) shared_.part.add_record(shard.record);
-  if (plan.pieces == 0) return ok_status();
+  const bool twins = shared_.config.codec == "auto" && shared_.config.codec_cpu != 0 &&
+                     may_have_twins(items);
+  const size_t at_once = twins ? items.size() : kItemsPlanned;
+  plans_.clear();
+  SaveBatches batches([this](const SaveBatch& batch) { return take_batch(batch); });
+  SaveBatches checks([](const SaveBatch&) { return ok_status(); });
+  error_ = plan(items.first(std::min(at_once, items.size())), twins, batches, checks);
+  if (!error_.ok()) return error_;
 
+  const bool at_first = at_once >= items.size();  // everything is planned
+  PutSize size{.raw_bytes = plans_.front().raw_bytes, .pieces = plans_.front().pieces};
+  if (at_first && size.pieces == 0) return ok_status();
+  if (!at_first) size = {.raw_bytes = bytes_of(items), .pieces = items.size()};
+  const uint64_t bytes_before = bytes_total_;
+  bytes_total_ = bytes_before + size.raw_bytes;
   const uint64_t expected = shared_.config.bytes_expected;
-  shared_.bytes_left = std::max(plan.raw_bytes, expected - std::min(expected, totals_.raw_bytes));
-  shared_.first_entry = plan.first_entry;
-  if (shared_.config.memory_check != MemoryCheck::kOff) shared_.marks.resize(plan.pieces);
-  SaveBatches batches(plan.units, [this](const SaveBatch& batch) { return take_batch(batch); });
-  SaveBatches checks(plan.units, [](const SaveBatch&) { return ok_status(); });
+  shared_.bytes_left = std::max(size.raw_bytes, expected - std::min(expected, totals_.raw_bytes));
+  // No more workers than there are batches: a small put needs no thread.
+  const uint64_t units = at_first ? plans_.front().units : items.size();
+  const uint64_t working = std::min<uint64_t>(
+      workers_.size(), (units + SaveBatches::kBatchUnits - 1) / SaveBatches::kBatchUnits);
   {
-    std::vector<std::jthread> others;
-    // No more than there are batches: a small put needs no thread.
-    const uint64_t working = std::min<uint64_t>(
-        workers_.size(), (plan.units + SaveBatches::kBatchUnits - 1) / SaveBatches::kBatchUnits);
-    for (size_t i = 1; i < working; ++i) {
-      others.emplace_back([&, i] { workers_[i].run(plan, batches, checks); });
+    std::vector<std::jthread> threads;
+    const auto start = [&](size_t i) {
+      threads.emplace_back([&, i] { workers_[i].run(size, batches, checks); });
+    };
+    for (size_t i = 1; i < working; ++i) start(i);
+    if (!at_first) start(0);
+    Status planned;
+    for (size_t i = at_once; planned.ok() && i < items.size(); i += at_once) {
+      planned =
+          plan(items.subspan(i, std::min(at_once, items.size() - i)), twins, batches, checks);
     }
-    workers_.front().run(plan, batches, checks);
+    if (!planned.ok()) {
+      batches.fail(planned);
+      checks.fail(planned);
+    }
+    batches.close();
+    checks.close();
+    if (at_first) workers_.front().run(size, batches, checks);
   }
+  bytes_total_ = bytes_before;
+  for (const SavePlan& done : plans_) bytes_total_ += done.raw_bytes;
   CodecTally tally;
   for (const SaveWorker& worker : workers_) tally.add(worker.tally());
   totals_.codecs = tally.uses();
   error_ = batches.status();
+  plans_.clear();
   show_progress(true);
   return error_;
+}
+
+// 1 tile, of some items; workers may be at work on those before.
+Status RankPartPipeline::plan(std::span<const SaveItem> items, bool twins, SaveBatches& batches,
+                              SaveBatches& checks) {
+  CAISSON_ASSIGN_OR_RETURN(SavePlan planned, plan_save(items, parent_, entries_planned_, twins));
+  SavePlan& plan = plans_.emplace_back(std::move(planned));
+  entries_planned_ += plan.pieces;
+  totals_.tensors += plan.shards.size();
+  for (const PlannedShard& shard : plan.shards) shared_.part.add_record(shard.record);
+  if (shared_.config.memory_check != MemoryCheck::kOff) plan.marks.resize(plan.pieces);
+  checks.add(&plan, plan.units);
+  batches.add(&plan, plan.units);
+  return ok_status();
 }
 
 // In the order of the units, whichever worker was first. Entries go to the table in its own order:

@@ -74,6 +74,8 @@ Result<PlannedShard> plan_item(const SaveItem& item, ParentDedup& parent) {
   shard.first_piece = mine.first;
   shard.pieces = mine.count;
   CAISSON_ASSIGN_OR_RETURN(planned.raw_bytes, bytes_of_pieces(shard, from.tensor.dtype, pieces));
+  planned.is_one_piece = pieces == 1;
+  planned.parent = parent.shard_of(from.tensor, shard);
   planned.record.shards.push_back(std::move(shard));
   return planned;
 }

@@ -15,11 +15,14 @@ struct PlannedShard {
   const SaveItem* item = nullptr;
   BoxMemory memory;
   TensorRecord record;     // as the part's directory will hold it: one shard, or an alias
+  ParentShard parent;
   uint64_t raw_bytes = 0;  // of the pieces that this rank stores
+  bool is_one_piece = false;  // the box is
 
   const ShardRecord& shard() const { return record.shards.front(); }
   // The box of the i-th piece that this rank stores.
   Box piece(uint64_t i) const {
+    if (is_one_piece) return shard().box;
     return piece_at(shard().grid, shard().box, shard().first_piece + i);
   }
   uint64_t pieces() const { return record.shards.empty() ? 0 : shard().pieces; }
@@ -34,13 +37,15 @@ struct PlannedRun {
   uint64_t units = 0;
 };
 
+// Of a put, or of some of its items: a put of many is planned as it is saved.
 struct SavePlan {
   std::vector<PlannedShard> shards;  // in the order of the items
   std::vector<PlannedRun> runs;
   uint64_t units = 0;
   uint64_t pieces = 0;
-  uint64_t first_entry = 0;  // of the put, in the part
+  uint64_t first_entry = 0;  // in the part
   uint64_t raw_bytes = 0;
+  std::vector<uint64_t> marks;  // of each piece: what its memory was like when it was read
 };
 
 // kInvalidArgument naming the tensor. `first_entry`: how many entries the part has already.

@@ -85,12 +85,12 @@ SaveWorker::SaveWorker(ObjectStore& objects, MemoryBudget& budget, SaveShared& s
 }
 
 // Buffers for what this put needs, no more: many small puts must not pay for a large one.
-Status SaveWorker::make_buffers(const SavePlan& plan) {
-  const uint64_t needed = plan.raw_bytes / (format::kSegmentBytesMax / 2) + 2;
+Status SaveWorker::make_buffers(const PutSize& size) {
+  const uint64_t needed = size.raw_bytes / (format::kSegmentBytesMax / 2) + 2;
   uint64_t segments = std::max(kSegmentsMin, kSegmentsInFlight / workers_ + 1);
   segments = std::min(segments, std::max<uint64_t>(needed, 2));
   // A put that fits one segment takes no more memory than that, however its pieces are aligned.
-  const uint64_t whole = plan.raw_bytes + (plan.pieces + 2) * format::kBlockBytes;
+  const uint64_t whole = size.raw_bytes + (size.pieces + 2) * format::kBlockBytes;
   const uint64_t buffer_bytes = std::min(kSegmentBufferBytes, align_up(whole, format::kBlockBytes));
   const uint64_t share = budget_.bytes_max() / workers_ / buffer_bytes;
   segments = std::clamp<uint64_t>(share, 2, segments);
@@ -102,35 +102,33 @@ Status SaveWorker::make_buffers(const SavePlan& plan) {
 
 // A restore waits for memory: it gets this worker's, which goes on when there is room again. Holds
 // no batch then, so that no other worker waits for it.
-Status SaveWorker::make_way(const SavePlan& plan) {
+Status SaveWorker::make_way(const PutSize& size) {
   if (shared_.config.metrics != nullptr) shared_.config.metrics->state().memory_yields.add();
   CAISSON_RETURN_IF_ERROR(packs_.end());
   base_ = {};  // it lies in scratch_
   band_.end();
   pool_ = BufferPool();
-  return make_buffers(plan);
+  return make_buffers(size);
 }
 
-void SaveWorker::run(const SavePlan& plan, SaveBatches& batches, SaveBatches& checks) {
-  parent_.selected = twin_parent_.selected = nullptr;
-  run_index_ = 0;
+void SaveWorker::run(const PutSize& size, SaveBatches& batches, SaveBatches& checks) {
+  plan_ = nullptr;
   if (began_.time_since_epoch().count() == 0) began_ = std::chrono::steady_clock::now();
   band_.end();
-  Status status = make_buffers(plan);
+  Status status = make_buffers(size);
   SaveBatch batch;
   while (status.ok() && batches.claim(batch)) {
     batch.pieces.reserve(2 * batch.count);
-    status =
-        for_each_piece(plan, batch, [&](const Piece& piece) { return save_piece(piece, batch); });
+    status = for_each_piece(batch, [&](const Piece& piece) { return save_piece(piece, batch); });
     if (status.ok()) batches.finish(std::move(batch));
-    if (status.ok() && budget_.is_wanted()) status = make_way(plan);
+    if (status.ok() && budget_.is_wanted()) status = make_way(size);
   }
   // While the last writes are in flight: is the memory what it was when it was read?
   if (status.ok() && shared_.config.memory_check != MemoryCheck::kOff) {
-    run_index_ = 0;
+    plan_ = nullptr;
     status = batches.wait_finished();
     while (status.ok() && checks.claim(batch)) {
-      status = for_each_piece(plan, batch, [&](const Piece& piece) { return check_piece(piece); });
+      status = for_each_piece(batch, [&](const Piece& piece) { return check_piece(piece); });
       if (status.ok()) checks.finish(std::move(batch));
     }
   }
@@ -143,8 +141,13 @@ void SaveWorker::run(const SavePlan& plan, SaveBatches& batches, SaveBatches& ch
 }
 
 template <typename Visit>
-Status SaveWorker::for_each_piece(const SavePlan& plan, const SaveBatch& batch,
-                                  const Visit& visit) {
+Status SaveWorker::for_each_piece(const SaveBatch& batch, const Visit& visit) {
+  if (plan_ != batch.plan) {
+    plan_ = batch.plan;
+    run_index_ = 0;
+    parent_.selected = twin_parent_.selected = nullptr;
+  }
+  const SavePlan& plan = *plan_;
   const auto visit_piece = [&](const PlannedShard& shard, uint64_t i, Role role,
                                uint64_t in_a_row) {
     const auto piece = tile(plan, shard, i, role, in_a_row);
@@ -221,12 +224,19 @@ void SaveWorker::save_inline(const Piece& piece, SaveBatch& batch) {
 
 // The parent's chunk of the same place and size.
 std::optional<PlacedChunk> SaveWorker::find_in_parent(const Piece& piece) {
+  const ParentShard& planned = piece.shard.parent;
+  if (planned.match == ParentShard::Match::kNone) return std::nullopt;
   ParentView& view = parent_of(piece);
-  if (view.selected != &piece.shard) {
-    view.dedup.select(piece.shard.record.spec, piece.shard.shard().box);
-    view.selected = &piece.shard;
+  std::optional<PlacedChunk> parent;
+  if (planned.match == ParentShard::Match::kSame) {
+    parent = view.dedup.find(planned, piece.shard.shard().first_piece + piece.index);
+  } else {
+    if (view.selected != &piece.shard) {
+      view.dedup.select(piece.shard.record.spec, piece.shard.shard().box);
+      view.selected = &piece.shard;
+    }
+    parent = view.dedup.find(piece.box);
   }
-  std::optional<PlacedChunk> parent = view.dedup.find(piece.box);
   if (parent && parent->entry.raw_bytes != piece.raw_bytes) parent.reset();
   return parent;
 }
@@ -485,7 +495,7 @@ std::optional<Digest> SaveWorker::hash_in_place(const Piece& piece) {
 }
 
 void SaveWorker::place(const Piece& piece, PlacedChunk chunk, SaveBatch& batch) {
-  const uint64_t entry = shared_.first_entry + piece.number;
+  const uint64_t entry = plan_->first_entry + piece.number;
   batch.pieces.push_back({.entry = entry, .chunk = std::move(chunk)});
 }
 
@@ -497,12 +507,12 @@ void SaveWorker::reuse(const Piece& piece, PlacedChunk chunk, SaveBatch& batch) 
 // Before the piece is read, so that no later change is missed.
 void SaveWorker::mark_sampled(const PlannedShard& shard, uint64_t number, const Box& box) {
   if (shared_.config.memory_check != MemoryCheck::kSampled) return;
-  shared_.marks[number] = sample_of(shard.memory, box, shard.record.spec.dtype);
+  plan_->marks[number] = sample_of(shard.memory, box, shard.record.spec.dtype);
 }
 
 void SaveWorker::mark_digest(const Piece& piece, const Digest& digest) {
   if (shared_.config.memory_check != MemoryCheck::kFull) return;
-  shared_.marks[piece.number] = mark_of(digest);
+  plan_->marks[piece.number] = mark_of(digest);
 }
 
 uint64_t SaveWorker::mark_now(const Piece& piece) {
@@ -515,7 +525,7 @@ uint64_t SaveWorker::mark_now(const Piece& piece) {
 
 Status SaveWorker::check_piece(const Piece& piece) {
   const TraceSpan span(trace_, check_row_, "look again");
-  if (mark_now(piece) == shared_.marks[piece.number]) return ok_status();
+  if (mark_now(piece) == plan_->marks[piece.number]) return ok_status();
   return invalid_argument("its memory changed, in " + to_string(piece.box) +
                           ", before the save had read everything; leave lent memory alone until "
                           "then, or save with `stage`");

@@ -28,9 +28,12 @@ struct SaveShared {
   std::unique_ptr<StoreDedup> store_dedup;  // null without hints
   SaveChunks chunks{};
   std::atomic<uint64_t> bytes_left{0};  // expected, not yet through stage 5
-  // Of this put: the entry of its first piece, and what each piece's memory was like when read.
-  uint64_t first_entry = 0;
-  std::vector<uint64_t> marks{};
+};
+
+// What a worker takes buffers for.
+struct PutSize {
+  uint64_t raw_bytes = 0;
+  uint64_t pieces = 0;
 };
 
 class SaveWorker {
@@ -40,7 +43,7 @@ class SaveWorker {
 
   // Saves batches until none is left, then looks again at the memory of `checks`; `batches` hears
   // of a failure. On return nothing is in flight and no memory is held.
-  void run(const SavePlan& plan, SaveBatches& batches, SaveBatches& checks);
+  void run(const PutSize& size, SaveBatches& batches, SaveBatches& checks);
   ParentDedup& parent() { return parent_.dedup; }
   const Status& parent_error() const {
     return parent_.dedup.error().ok() ? twin_parent_.dedup.error() : parent_.dedup.error();
@@ -56,7 +59,7 @@ class SaveWorker {
     Role role;
     uint64_t index;     // of those of its shard that this rank stores
     uint64_t in_a_row;  // so many of them come next in this batch, itself included
-    uint64_t number;    // in the put
+    uint64_t number;    // in the plan
     Box box;
     uint64_t raw_bytes;
 
@@ -81,11 +84,11 @@ class SaveWorker {
     PlacedChunk chunk{};
   };
 
-  Status make_buffers(const SavePlan& plan);
-  Status make_way(const SavePlan& plan);
+  Status make_buffers(const PutSize& size);
+  Status make_way(const PutSize& size);
   // Calls `visit` with every piece of the batch, in order.
   template <typename Visit>
-  Status for_each_piece(const SavePlan& plan, const SaveBatch& batch, const Visit& visit);
+  Status for_each_piece(const SaveBatch& batch, const Visit& visit);
 
   static Result<Piece> tile(const SavePlan& plan, const PlannedShard& shard, uint64_t i, Role role,
                             uint64_t in_a_row);
@@ -148,6 +151,7 @@ class SaveWorker {
   TileBand band_;         // its tiles are packed where they will be reserved
   MutableBytes scratch_;  // the raw bytes of a piece that is about to be encoded, and its base's
   Base base_;
+  SavePlan* plan_ = nullptr;  // that the last batch was of, and its run
   size_t run_index_ = 0;
   bool expect_same_ = true;  // the last piece compared was unchanged
 };

@@ -1,5 +1,6 @@
 #include "engine/twin_search.h"
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <tuple>
@@ -11,6 +12,9 @@ namespace {
 constexpr uint64_t kSamples = 64;
 // Smaller tensors lie in the part, or gain less than the search costs.
 constexpr uint64_t kElementsMin = 4096;
+
+constexpr DType kWeight{.code = DTypeCode::kBfloat, .bits = 16};
+constexpr DType kMaster{.code = DTypeCode::kFloat, .bits = 32};
 
 using Samples = std::array<uint16_t, kSamples>;
 
@@ -82,9 +86,15 @@ std::array<Samples, 3> roundings(const BoxMemory& memory) {
 
 }  // namespace
 
+bool may_have_twins(std::span<const SaveItem> items) {
+  const auto has = [&](DType dtype) {
+    return std::ranges::any_of(
+        items, [&](const SaveItem& item) { return item.shard.tensor.dtype == dtype; });
+  };
+  return has(kWeight) && has(kMaster);
+}
+
 std::vector<std::optional<uint32_t>> find_twin_bases(std::span<const PlannedShard> shards) {
-  constexpr DType kWeight{.code = DTypeCode::kBfloat, .bits = 16};
-  constexpr DType kMaster{.code = DTypeCode::kFloat, .bits = 32};
   std::map<TwinKey, uint32_t> weights;
   for (uint32_t i = 0; i < shards.size(); ++i) {
     if (!is_candidate(shards[i], kWeight)) continue;

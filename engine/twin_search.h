@@ -15,5 +15,7 @@ namespace caisson {
 // pieces, and at some dozens of places the same values, rounded in one of the ways that codec 4
 // knows. A proposal: every piece is compared when it is encoded. No shard is the base of two.
 std::vector<std::optional<uint32_t>> find_twin_bases(std::span<const PlannedShard> shards);
+// False where that finds nothing for certain.
+bool may_have_twins(std::span<const SaveItem> items);
 
 }  // namespace caisson

@@ -40,13 +40,13 @@ TEST_F(ManifestTest, FindsEveryName) {
   for (int i = 0; i < kTensors; ++i) {
     const auto record = manifest_->find(name_of(i));
     ASSERT_TRUE(record.ok()) << record.status().to_string();
-    ASSERT_TRUE(record->has_value()) << name_of(i);
+    ASSERT_NE(*record, nullptr) << name_of(i);
     ASSERT_EQ((*record)->spec.name, name_of(i));
   }
   for (const char* name : {"", "a", "layer.1.weigh", "layer.1.weight2", "zzz"}) {
     const auto record = manifest_->find(name);
     ASSERT_TRUE(record.ok());
-    EXPECT_FALSE(record->has_value()) << name;
+    EXPECT_EQ(*record, nullptr) << name;
   }
 }
 
@@ -58,7 +58,7 @@ TEST_F(ManifestTest, OneTensorTakesFewReads) {
     return ok_status();
   });
   const auto record = manifest_->find("wide");
-  ASSERT_TRUE(record.ok() && record->has_value());
+  ASSERT_TRUE(record.ok() && *record != nullptr);
   EXPECT_EQ(reads, 1u);
   const ShardRecord& shard = (*record)->shards[0];
   const auto entries = manifest_->entries(shard.part, shard.first_entry, shard.pieces);
@@ -104,7 +104,7 @@ TEST_F(ManifestTest, EntriesAreTheSameHoweverTheyAreAskedFor) {
 
 TEST_F(ManifestTest, InlineBytesAreVerified) {
   const auto record = manifest_->find(name_of(7));
-  ASSERT_TRUE(record.ok() && record->has_value());
+  ASSERT_TRUE(record.ok() && *record != nullptr);
   const ShardRecord& shard = (*record)->shards[0];
   const format::ChunkEntry entry =
       manifest_->entries(shard.part, shard.first_entry, 1).value().front();
@@ -125,7 +125,7 @@ TEST_F(ManifestTest, ServesManyThreads) {
         for (int i = 0; i < 300; ++i) {
           const std::string name = name_of((i * 37 + t * 911) % kTensors);
           const auto record = manifest_->find(name);
-          if (!record.ok() || !record->has_value() || (*record)->spec.name != name) ++wrong;
+          if (!record.ok() || *record == nullptr || (*record)->spec.name != name) ++wrong;
         }
       });
     }

@@ -293,10 +293,12 @@ TEST_F(SavePartsTest, NamesTheTensorWhoseMemoryChangedMeanwhile) {
 
 TEST_F(SavePartsTest, BatchesComeBackInOrder) {
   std::vector<uint64_t> order;
-  SaveBatches batches(100'000, [&](const SaveBatch& batch) {
+  SaveBatches batches([&](const SaveBatch& batch) {
     order.push_back(batch.first);
     return ok_status();
   });
+  batches.add(nullptr, 100'000);
+  batches.close();
   SaveBatch first, second, third;
   ASSERT_TRUE(batches.claim(first) && batches.claim(second) && batches.claim(third));
   batches.finish(std::move(third));
@@ -320,7 +322,8 @@ TEST_F(SavePartsTest, BatchesComeBackInOrder) {
 }
 
 TEST_F(SavePartsTest, AFailureStopsAWorkerThatWaitsForTheWindow) {
-  SaveBatches batches(1'000'000, [](const SaveBatch&) { return ok_status(); });
+  SaveBatches batches([](const SaveBatch&) { return ok_status(); });
+  batches.add(nullptr, 1'000'000);
   SaveBatch oldest;
   ASSERT_TRUE(batches.claim(oldest));  // never finished: the window stays where it is
   uint64_t claimed = 1;
