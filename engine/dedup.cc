@@ -187,18 +187,60 @@ const format::ChunkEntry* ParentDedup::entry_at(uint32_t part, uint64_t wanted) 
   return &window_[wanted - window_first_];
 }
 
+SaveChunks::Slot& SaveChunks::slot_of(const Digest& id) {
+  const auto where = load_le<uint64_t>(id.bytes.data());
+  const auto tag = static_cast<uint32_t>(where >> 32);
+  for (size_t at = where & (slots_.size() - 1);; at = (at + 1) & (slots_.size() - 1)) {
+    Slot& slot = slots_[at];
+    if (slot.chunk == 0) return slot;
+    if (slot.tag == tag && chunks_[slot.chunk - 1].entry.id == id) return slot;
+  }
+}
+
+void SaveChunks::grow() {
+  constexpr size_t kSlotsMin = 1024;
+  if (2 * (chunks_.size() + 1) <= slots_.size()) return;
+  slots_.assign(std::max(kSlotsMin, 2 * slots_.size()), {});
+  for (uint32_t i = 0; i < chunks_.size(); ++i) {
+    const Digest& id = chunks_[i].entry.id;
+    slot_of(id) = {.tag = static_cast<uint32_t>(load_le<uint64_t>(id.bytes.data()) >> 32),
+                   .chunk = i + 1};
+  }
+}
+
 std::optional<PlacedChunk> SaveChunks::find(const Digest& id, uint32_t raw_bytes) {
   MutexLock lock(mutex_);
-  const auto found = chunks_.find(id);
-  if (found == chunks_.end() || found->second.entry.raw_bytes != raw_bytes) return std::nullopt;
-  PlacedChunk chunk = found->second;
-  chunk.source = ChunkSource::kSave;
-  return chunk;
+  if (slots_.empty()) return std::nullopt;
+  const Slot& slot = slot_of(id);
+  if (slot.chunk == 0) return std::nullopt;
+  const Stored& stored = chunks_[slot.chunk - 1];
+  if (stored.entry.raw_bytes != raw_bytes) return std::nullopt;
+  return PlacedChunk{.entry = stored.entry,
+                     .parent_pack = nullptr,
+                     .own_pack = packs_[stored.pack],
+                     .base_pack = stored.base_pack,
+                     .source = ChunkSource::kSave};
 }
 
 void SaveChunks::add(const PlacedChunk& chunk) {
+  CAISSON_CHECK(chunk.parent_pack == nullptr);
   MutexLock lock(mutex_);
-  if (chunks_.size() < kChunksMax) chunks_.emplace(chunk.entry.id, chunk);
+  if (chunks_.size() >= kChunksMax) return;
+  grow();
+  Slot& slot = slot_of(chunk.entry.id);
+  if (slot.chunk != 0) return;
+  // Of the pack that is being filled, or of another worker's.
+  size_t pack = packs_.size();
+  while (pack > 0 && packs_[pack - 1] != chunk.own_pack) --pack;
+  if (pack == 0) {
+    packs_.push_back(chunk.own_pack);
+    pack = packs_.size();
+  }
+  chunks_.push_back({.entry = chunk.entry,
+                     .pack = static_cast<uint32_t>(pack - 1),
+                     .base_pack = chunk.base_pack});
+  slot = {.tag = static_cast<uint32_t>(load_le<uint64_t>(chunk.entry.id.bytes.data()) >> 32),
+          .chunk = static_cast<uint32_t>(chunks_.size())};
 }
 
 }  // namespace caisson

@@ -10,7 +10,7 @@
 
 #include <memory>
 #include <optional>
-#include <unordered_map>
+#include <vector>
 
 #include "engine/chunk_reader.h"
 #include "engine/manifest.h"
@@ -114,8 +114,25 @@ class SaveChunks {
   void add(const PlacedChunk& chunk) CAISSON_EXCLUDES(mutex_);
 
  private:
+  // A small piece asks for less time than a node of a hash map costs: so they lie in one array, and
+  // what is no hit is known from an eight-byte slot.
+  struct Stored {
+    format::ChunkEntry entry;
+    uint32_t pack = 0;  // in packs_
+    const format::SealedRef* base_pack = nullptr;
+  };
+  struct Slot {
+    uint32_t tag = 0;    // of the id, beside the bits that lead here
+    uint32_t chunk = 0;  // in chunks_, from 1 on; 0: free
+  };
+  // The slot of that id, or the free one where it would be. REQUIRES: slots_ is not full.
+  Slot& slot_of(const Digest& id) CAISSON_REQUIRES(mutex_);
+  void grow() CAISSON_REQUIRES(mutex_);
+
   Mutex mutex_;
-  std::unordered_map<Digest, PlacedChunk, DigestHash> chunks_ CAISSON_GUARDED_BY(mutex_);
+  std::vector<Stored> chunks_ CAISSON_GUARDED_BY(mutex_);
+  std::vector<Slot> slots_ CAISSON_GUARDED_BY(mutex_);  // a power of two, half of it free
+  std::vector<format::ObjectRef> packs_ CAISSON_GUARDED_BY(mutex_);
 };
 
 }  // namespace caisson
