@@ -69,6 +69,8 @@ class IoQueue {
   virtual Status submit_read(File& file, uint64_t offset, MutableBytes into, uint64_t tag) = 0;
   // Blocks for one completion. REQUIRES: in_flight() > 0.
   virtual Result<IoCompletion> wait() = 0;
+  // Whether wait() would find a completion there already, as far as the queue can tell.
+  virtual bool ready() const { return false; }
   virtual uint32_t in_flight() const = 0;
   virtual uint32_t depth() const = 0;
 };

@@ -268,6 +268,7 @@ class DirQueue final : public TransferQueue {
     free_.push_back(index);
     return completion;
   }
+  bool ready() const override { return queue_->ready(); }
   uint32_t in_flight() const override { return queue_->in_flight(); }
   uint32_t depth() const override { return queue_->depth(); }
 

@@ -59,6 +59,7 @@ class TransferQueue {
   virtual Status submit_read(ObjectReader& object, uint64_t offset, MutableBytes into,
                              uint64_t tag) = 0;
   virtual Result<IoCompletion> wait() = 0;
+  virtual bool ready() const { return false; }
   virtual uint32_t in_flight() const = 0;
   virtual uint32_t depth() const = 0;
 };

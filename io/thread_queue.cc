@@ -64,6 +64,7 @@ class ThreadQueue final : public IoQueue {
     --in_flight_;
     return completion;
   }
+  bool ready() const override { return !forked() && shared_->has_any_finished(); }
   uint32_t in_flight() const override { return in_flight_; }
   uint32_t depth() const override { return depth_; }
 
@@ -112,6 +113,10 @@ class ThreadQueue final : public IoQueue {
       IoCompletion completion = std::move(finished.front());
       finished.pop_front();
       return completion;
+    }
+    bool has_any_finished() {
+      MutexLock lock(mutex);
+      return !finished.empty();
     }
     void work() {
       Request request;

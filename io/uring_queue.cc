@@ -98,6 +98,7 @@ class UringQueue final : public IoQueue {
       return IoCompletion{slot.tag, std::move(*over)};
     }
   }
+  bool ready() const override { return ::io_uring_cq_ready(&ring_) > 0; }
   uint32_t in_flight() const override { return depth() - static_cast<uint32_t>(free_.size()); }
   uint32_t depth() const override { return static_cast<uint32_t>(slots_.size()); }
 

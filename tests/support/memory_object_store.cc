@@ -54,6 +54,7 @@ class MemoryQueue final : public TransferQueue {
     done_.pop_back();
     return completion;
   }
+  bool ready() const override { return !done_.empty(); }
   uint32_t in_flight() const override { return static_cast<uint32_t>(done_.size()); }
   uint32_t depth() const override { return depth_; }
 
