@@ -1,6 +1,7 @@
 #include "compression/cascade.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 namespace caisson {
@@ -107,6 +108,16 @@ Cascade plan_cascade(const SymbolCounts& counts) {
   return {.levels = best.levels,
           .count = best.count,
           .bits_a_symbol = best.bits / static_cast<double>(axis.total)};
+}
+
+double entropy_bits(const SymbolCounts& counts) {
+  double total = 0, weighted = 0;
+  for (const uint32_t count : counts) {
+    if (count == 0) continue;
+    total += count;
+    weighted += count * std::log2(static_cast<double>(count));
+  }
+  return total == 0 ? 0 : std::log2(total) - weighted / total;
 }
 
 }  // namespace caisson

@@ -25,5 +25,7 @@ using SymbolCounts = std::array<uint32_t, 256>;
 
 // The cascade that codes symbols of these counts in the fewest bits.
 Cascade plan_cascade(const SymbolCounts& counts);
+// Bits a symbol that no code of single symbols goes below; 0 without any.
+double entropy_bits(const SymbolCounts& counts);
 
 }  // namespace caisson

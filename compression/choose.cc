@@ -61,11 +61,12 @@ bool zstd_gains(CodecContext& context, ElementFormat format, Bytes raw) {
 }  // namespace
 
 CodecId choose_codec(CodecContext& context, ElementFormat format, Bytes raw) {
+  forget_look(context);
   if (raw.size() < kRawBytesMin) return CodecId::kRaw;
   if (!is_float(format) || has_many_zeros(raw)) {
     if (zstd_gains(context, format, raw)) return CodecId::kZstd;
   }
-  return planes_bytes(format, raw) < raw.size() ? CodecId::kBitPlanes : CodecId::kRaw;
+  return plan_of(context, format, raw) ? CodecId::kBitPlanes : CodecId::kRaw;
 }
 
 }  // namespace caisson

@@ -2,6 +2,7 @@
 // program. Thread-safe.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "compression/codec.h"
@@ -22,6 +23,18 @@ Result<size_t> entropy_encode(CodecContext& context, Bytes symbols, MutableBytes
 // Exactly one frame of symbols.size() bytes, else kCorruption.
 Status entropy_decode(CodecContext& context, Bytes frame, MutableBytes symbols);
 
+// What a look at a chunk found out, kept for its encoding: a plan for other bytes would only be a
+// worse one. `plan` is empty where planes do not pay.
+struct LookedAt {
+  const std::byte* raw = nullptr;
+  size_t bytes = 0;
+  ElementFormat format;
+  std::optional<PlanePlan> plan;
+};
+// The plan of the chunk, from the latest look if that was at it.
+const std::optional<PlanePlan>& plan_of(CodecContext& context, ElementFormat format, Bytes raw);
+void forget_look(CodecContext& context);
+
 // What a CodecContext holds. zstd_codec.cc knows the pointers' types; another codec with scratch
 // adds its own member.
 struct CodecContext::State {
@@ -33,6 +46,7 @@ struct CodecContext::State {
   void* entropy_encoder = nullptr;
   void* zstd_decoder = nullptr;
   std::unique_ptr<PlaneScratch> planes;
+  LookedAt looked_at;
   std::vector<std::byte> delta;  // the planes of a section
 };
 

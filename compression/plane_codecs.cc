@@ -36,7 +36,8 @@ class PlaneCodec final : public Codec {
 
   Result<size_t> encode(CodecContext& context, ElementFormat format, Bytes raw, Bytes,
                         MutableBytes stored) const override {
-    const auto plan = plan_worthwhile(format, raw);
+    const std::optional<PlanePlan> plan = plan_of(context, format, raw);
+    forget_look(context);
     return plan ? encode_sections(context, coder_, *plan, raw, stored) : Result<size_t>(size_t{0});
   }
 
@@ -53,11 +54,28 @@ class PlaneCodec final : public Codec {
 
 }  // namespace
 
+const std::optional<PlanePlan>& plan_of(CodecContext& context, ElementFormat format, Bytes raw) {
+  LookedAt& looked = context.state().looked_at;
+  const bool known = looked.raw == raw.data() && looked.bytes == raw.size() &&
+                     looked.format.code == format.code && looked.format.bits == format.bits;
+  if (!known) looked = {raw.data(), raw.size(), format, plan_worthwhile(format, raw)};
+  return looked.plan;
+}
+
+void forget_look(CodecContext& context) { context.state().looked_at = {}; }
+
 uint64_t planes_bytes(ElementFormat format, Bytes raw) {
   const auto plan = plan_worthwhile(format, raw);
   if (!plan) return raw.size();
   const uint64_t elements = raw.size() / element_bytes(plan->layout);
   return static_cast<uint64_t>(static_cast<double>(elements) * plan->bits_an_element / 8);
+}
+
+double entropy_gain(CodecContext& context, ElementFormat format, Bytes raw) {
+  const std::optional<PlanePlan>& plan = plan_of(context, format, raw);
+  if (!plan) return 0;
+  const double saved = plan->cascade.bits_a_symbol - plan->entropy_bits_a_symbol;
+  return saved / (8.0 * static_cast<double>(element_bytes(plan->layout)));
 }
 
 const Codec& bit_planes_codec() {

@@ -315,6 +315,7 @@ PlanePlan plan_planes(FloatLayout layout, Bytes raw) {
     for (size_t j = 0; j < run; ++j) ++counts[symbols[j]];
   }
   PlanePlan plan{.layout = layout, .cascade = plan_cascade(counts)};
+  plan.entropy_bits_a_symbol = entropy_bits(counts);
   plan.varying = static_cast<uint8_t>(seen.any & ~seen.all);
   plan.bits_an_element = plan.cascade.bits_a_symbol + std::popcount(plan.varying) +
                          8.0 * static_cast<double>(low_bytes(layout));

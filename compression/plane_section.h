@@ -41,6 +41,7 @@ struct PlanePlan {
   Cascade cascade;
   uint8_t varying = 0xff;  // bits of top that change
   double bits_an_element = 0;
+  double entropy_bits_a_symbol = 0;  // what no code of single symbols goes below
 };
 PlanePlan plan_planes(FloatLayout layout, Bytes raw);
 
