@@ -95,7 +95,7 @@ bool may_have_twins(std::span<const SaveItem> items) {
 }
 
 std::vector<std::optional<uint32_t>> find_twin_bases(std::span<const PlannedShard> shards) {
-  std::map<TwinKey, uint32_t> weights;
+  std::multimap<TwinKey, uint32_t> weights;  // equal ones in their order
   for (uint32_t i = 0; i < shards.size(); ++i) {
     if (!is_candidate(shards[i], kWeight)) continue;
     Samples samples;
