@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "compression/codec.h"
+#include "engine/save_codec.h"
 #include "io/base/check.h"
 
 namespace caisson {
@@ -56,6 +57,18 @@ Family by_codec(std::string name, std::string help,
     const auto codec = find_codec(static_cast<uint8_t>(id));
     CAISSON_CHECK(codec.ok());
     family.series.push_back(series(label("codec", (*codec)->name()), counters[id]));
+  }
+  return family;
+}
+
+Family by_reason(std::string name, std::string help,
+                 std::array<Counter, Metrics::State::kReasons>& counters) {
+  static_assert(Metrics::State::kReasons == kCodecReasons);
+  Family family{.name = std::move(name), .help = std::move(help), .series = {}};
+  for (size_t i = 0; i < counters.size(); ++i) {
+    std::string reason(to_string(static_cast<CodecReason>(i)));
+    std::ranges::replace(reason, ' ', '_');
+    family.series.push_back(series(label("reason", reason), counters[i]));
   }
   return family;
 }
@@ -160,6 +173,8 @@ Metrics::State::State()
                codec_raw_bytes),
       by_codec("caisson_codec_stored_bytes_total", "Bytes that came out of each codec.",
                codec_stored_bytes),
+      by_reason("caisson_codec_reason_raw_bytes_total",
+                "Bytes of new chunks, by why their codec was chosen.", codec_reason_raw_bytes),
       one("caisson_write_queue_depth", "Writes in flight when another one was submitted.", 1,
           write_depth),
       one("caisson_read_queue_depth", "Reads in flight when another one was submitted.", 1,

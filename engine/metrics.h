@@ -63,6 +63,7 @@ enum class Operation : uint8_t { kSave, kRestore };
 
 struct Metrics::State {
   static constexpr size_t kCodecs = 6;      // CodecId
+  static constexpr size_t kReasons = 8;     // CodecReason
   static constexpr size_t kSources = 5;     // ChunkSource
   static constexpr size_t kOperations = 2;  // Operation
   static constexpr size_t kStatusCodes = 11;
@@ -73,6 +74,7 @@ struct Metrics::State {
   Counter restore_read_bytes, restore_stored_bytes, restore_raw_bytes;
   std::array<Counter, kSources> save_chunks;
   std::array<Counter, kCodecs> codec_chunks, codec_raw_bytes, codec_stored_bytes;
+  std::array<Counter, kReasons> codec_reason_raw_bytes;
   Histogram write_depth, read_depth;
   Histogram save_seconds, stall_seconds, part_seconds, commit_seconds, restore_seconds;
   std::array<Counter, kOperations * kStatusCodes> errors;

@@ -38,9 +38,6 @@ uint64_t pack_bound(uint64_t bytes_left, uint64_t object_bytes_max) {
   return bound;
 }
 
-// A completion that is there already takes less.
-constexpr std::chrono::microseconds kWaitMin{20};
-
 }  // namespace
 
 PackWriter::PackWriter(ObjectStore& objects, const Options& options)
@@ -72,6 +69,7 @@ Result<MutableBytes> PackWriter::reserve(uint64_t bytes, bool block_aligned) {
   if (!error_.ok()) return error_;
   CAISSON_CHECK(queue_ != nullptr && reserved_bytes_ == 0);
   CAISSON_CHECK(bytes > 0 && bytes <= kSegmentBytesMax - kBlockBytes);
+  CAISSON_RETURN_IF_ERROR(reap_ready());
   const uint64_t alignment = block_aligned ? kBlockBytes : format::kOffsetUnit;
   const auto fits = [&] {
     return !buffer_.empty() && align_up(cursor_, alignment) + bytes <= segment_end() &&
@@ -153,13 +151,20 @@ Status PackWriter::open_segment() {
 }
 
 Status PackWriter::take_buffer() {
-  buffer_ = pool_->take();
-  if (buffer_.empty()) {
-    const auto begin = std::chrono::steady_clock::now();
-    while ((buffer_ = pool_->take()).empty()) CAISSON_RETURN_IF_ERROR(reap());
-    if (std::chrono::steady_clock::now() - begin > kWaitMin) ++buffers_.waited;
-  }
-  ++buffers_.taken;
+  return wait_until([&] {
+    buffer_ = pool_->take();
+    return !buffer_.empty();
+  });
+}
+
+// For the device, when it has all that it takes at once.
+template <typename HasRoom>
+Status PackWriter::wait_until(const HasRoom& has_room) {
+  if (has_room()) return ok_status();
+  if (!queue_->ready()) ++device_use_.waits;
+  do {
+    CAISSON_RETURN_IF_ERROR(reap());
+  } while (!has_room());
   return ok_status();
 }
 
@@ -195,7 +200,7 @@ Status PackWriter::submit_segment() {
 }
 
 Status PackWriter::submit(Pack& pack, uint64_t offset, Bytes bytes, MutableBytes buffer) {
-  while (queue_->in_flight() >= queue_->depth()) CAISSON_RETURN_IF_ERROR(reap());
+  CAISSON_RETURN_IF_ERROR(wait_until([&] { return queue_->in_flight() < queue_->depth(); }));
   if (options_.metrics != nullptr) {
     options_.metrics->state().write_depth.observe(uint64_t{queue_->in_flight()});
     options_.metrics->state().save_written_bytes.add(bytes.size());
@@ -203,10 +208,12 @@ Status PackWriter::submit(Pack& pack, uint64_t offset, Bytes bytes, MutableBytes
   const uint64_t tag = free_tags_.back();
   const Status submitted = queue_->submit_write(*pack.object, offset, bytes, tag);
   if (!submitted.ok()) return poison(submitted);
+  note_time();
   free_tags_.pop_back();
   transfers_[tag] = {.buffer = buffer, .bytes = bytes.size(), .pack = &pack};
   add_in_flight(bytes.size());
   ++pack.in_flight;
+  device_use_.queue_level = static_cast<double>(queue_->in_flight()) / queue_->depth();
   return ok_status();
 }
 
@@ -233,19 +240,43 @@ Status PackWriter::encode_footer(Pack& pack) {
 
 // Waits for one write, and seals the packs that it was the last of.
 Status PackWriter::reap() {
+  CAISSON_RETURN_IF_ERROR(take_completion());
+  return settle();
+}
+
+// What has come back is taken while the next segment is being filled, so that the device's time is
+// known to the length of a piece.
+Status PackWriter::reap_ready() {
+  if (!queue_->ready()) return ok_status();
+  while (queue_->ready()) CAISSON_RETURN_IF_ERROR(take_completion());
+  device_use_.queue_level = static_cast<double>(queue_->in_flight()) / queue_->depth();
+  return settle();
+}
+
+Status PackWriter::take_completion() {
   const auto wait = [&] {
     const TraceSpan span(options_.trace, write_row_, "wait for a write");
     return queue_->wait();
   };
   const auto completion = wait();
   if (!completion.ok()) return poison(completion.status());
+  note_time();
   Transfer& transfer = transfers_[completion->tag];
+  device_use_.written_bytes += transfer.bytes;
   add_in_flight(uint64_t{0} - transfer.bytes);
   --transfer.pack->in_flight;
   if (!transfer.buffer.empty()) pool_->give(std::exchange(transfer.buffer, {}));
   free_tags_.push_back(completion->tag);
   if (!completion->status.ok()) return poison(completion->status);
-  return settle();
+  return ok_status();
+}
+
+// Before anything begins or ends to be in flight.
+void PackWriter::note_time() {
+  const auto now = std::chrono::steady_clock::now();
+  const bool busy = free_tags_.size() < transfers_.size();
+  if (busy) device_use_.busy_seconds += std::chrono::duration<double>(now - noted_).count();
+  noted_ = now;
 }
 
 Status PackWriter::settle() {

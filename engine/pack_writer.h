@@ -15,6 +15,7 @@
 //   and destruction removes what was not sealed.
 #pragma once
 
+#include <chrono>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -31,6 +32,14 @@ namespace caisson {
 // Buffers that PackWriter::begin takes: a whole segment, and before the first one of a pack its
 // header block, in one write.
 inline constexpr uint64_t kSegmentBufferBytes = format::kSegmentBytesMax + format::kBlockBytes;
+
+// What a worker knows of the device from its own writes.
+struct DeviceUse {
+  uint64_t written_bytes = 0;  // that have come back
+  double busy_seconds = 0;     // during which something was in flight
+  uint64_t waits = 0;          // of ours, because the queue was full
+  double queue_level = 0;      // how full it is, 0 to 1
+};
 
 class PackWriter {
  public:
@@ -81,12 +90,8 @@ class PackWriter {
 
   uint64_t stored_bytes() const { return stored_bytes_; }  // of committed payloads
 
-  // Buffers taken so far, and those of them that the device had to give back first.
-  struct Buffers {
-    uint64_t taken = 0;
-    uint64_t waited = 0;
-  };
-  const Buffers& buffers() const { return buffers_; }
+  // As of the latest reserve().
+  const DeviceUse& device_use() const { return device_use_; }
 
  private:
   struct Pack {
@@ -107,6 +112,11 @@ class PackWriter {
   uint64_t segment_end() const;
   Status open_segment();
   Status take_buffer();
+  template <typename HasRoom>
+  Status wait_until(const HasRoom& has_room);
+  Status take_completion();
+  Status reap_ready();
+  void note_time();
   Status submit_segment();
   void open_pack();
   Status close_pack();
@@ -126,7 +136,8 @@ class PackWriter {
   std::optional<uint64_t> object_bytes_max_;  // of the store; asked for once
   uint32_t next_number_;
   uint64_t stored_bytes_ = 0;
-  Buffers buffers_;
+  DeviceUse device_use_;
+  std::chrono::steady_clock::time_point noted_{};  // until when device_use_ is known
   Status error_;
 
   std::unique_ptr<Pack> open_;              // being filled

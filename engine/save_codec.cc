@@ -6,6 +6,19 @@
 
 namespace caisson {
 
+namespace {
+
+constexpr double kKnownBytes = 32u << 20;  // a rate over fewer says little
+constexpr double kKnownOfDevice = 512u << 20;
+constexpr double kClearly = 1.1;
+constexpr double kQueueHalfEmpty = 0.5;
+constexpr uint64_t kIdlePieces = 128;
+constexpr uint64_t kUnseenPieces = 15;
+// Entropy codes take four times as long as planes. They must save this share of the raw bytes.
+constexpr double kEntropyGainMin = 0.01;
+
+}  // namespace
+
 ElementFormat element_format(DType dtype) {
   return {.code = static_cast<uint8_t>(dtype.code), .bits = dtype.bits};
 }
@@ -24,32 +37,90 @@ std::string_view to_string(CodecReason reason) {
   return kNames[static_cast<size_t>(reason)];
 }
 
+void MeasuredRate::add(double bytes, double cost) {
+  bytes_ += bytes;
+  cost_ += cost;
+  if (bytes_ < remembered_bytes_) return;
+  bytes_ /= 2;
+  cost_ /= 2;
+}
+
 std::optional<CodecChoice> CodecPolicy::choose(const TensorRecord& tensor, CodecContext& context,
                                                Bytes raw) {
   if (options_.codec != "auto") {
     const Codec* const codec = find_codec(std::string_view(options_.codec)).value();
     return CodecChoice{codec->id(), CodecReason::kAsked};
   }
-  if (!may_code()) return CodecChoice{CodecId::kRaw, CodecReason::kCpuSpent};
-  if (raw.empty()) return std::nullopt;
-  const CodecId looked = choose_codec(context, element_format(tensor.spec.dtype), raw);
-  if (looked == CodecId::kRaw || options_.deterministic) {
-    return CodecChoice{looked, CodecReason::kLook};
+  if (!may_spend()) return CodecChoice{CodecId::kRaw, CodecReason::kCpuSpent};
+  if (idles_ && idle_pieces_ < kIdlePieces) {
+    ++idle_pieces_;
+    return CodecChoice{CodecId::kRaw, CodecReason::kDeviceIdles};
   }
-  if (pressure_ <= -kIdleMin) return CodecChoice{CodecId::kRaw, CodecReason::kDeviceIdles};
-  if (looked != CodecId::kBitPlanes) return CodecChoice{looked, CodecReason::kLook};
-  if (pressure_ > 0) return CodecChoice{CodecId::kEntropyPlanes, CodecReason::kDeviceBusy};
-  return CodecChoice{CodecId::kBitPlanes, CodecReason::kDevicePaces};
+  if (raw_tensor_ == &tensor && raw_left_ > 0) {
+    --raw_left_;
+    return CodecChoice{CodecId::kRaw, CodecReason::kLook};
+  }
+  if (raw.empty()) return std::nullopt;
+  idle_pieces_ = 0;
+  const CodecChoice choice = look(tensor, context, raw);
+  raw_tensor_ = choice.codec == CodecId::kRaw && !options_.deterministic ? &tensor : nullptr;
+  raw_left_ = kUnseenPieces;
+  coded_last_ = choice.codec != CodecId::kRaw;
+  return choice;
 }
 
-void CodecPolicy::on_buffer(bool waited) {
-  pressure_ = waited ? std::max(pressure_ + 1, 1) : std::max(pressure_ - 1, -kIdleMin);
-  pressure_ = std::min(pressure_, 1);
+CodecChoice CodecPolicy::look(const TensorRecord& tensor, CodecContext& context, Bytes raw) const {
+  const ElementFormat element = element_format(tensor.spec.dtype);
+  const CodecId looked = choose_codec(context, element, raw);
+  if (looked != CodecId::kBitPlanes || options_.deterministic) return {looked, CodecReason::kLook};
+  if (busy_ && entropy_gain(context, element, raw) >= kEntropyGainMin) {
+    return {CodecId::kEntropyPlanes, CodecReason::kDeviceBusy};
+  }
+  return {CodecId::kBitPlanes, CodecReason::kDevicePaces};
 }
 
-void CodecPolicy::on_coded(double cpu_seconds, double elapsed_seconds) {
+uint64_t CodecPolicy::raw_in_a_row(const TensorRecord& tensor) const {
+  if (options_.codec != "auto") return options_.codec == "raw" ? UINT64_MAX : 0;
+  if (!may_spend()) return kUnseenPieces;
+  if (idles_) return kIdlePieces - idle_pieces_;
+  return raw_tensor_ == &tensor ? raw_left_ : 0;
+}
+
+void CodecPolicy::on_device(const DeviceUse& use) {
+  if (use.waits > device_seen_.waits) {
+    busy_ = true;
+  } else if (use.queue_level < kQueueHalfEmpty) {
+    busy_ = false;
+  }
+  if (use.written_bytes > device_seen_.written_bytes) {
+    device_.add(static_cast<double>(use.written_bytes - device_seen_.written_bytes),
+                use.busy_seconds - device_seen_.busy_seconds);
+    idles_ = !options_.deterministic && raw_is_faster();
+  }
+  device_seen_ = use;
+}
+
+void CodecPolicy::on_gathered(uint64_t raw_bytes, double seconds) {
+  gathering_.add(static_cast<double>(raw_bytes), seconds);
+}
+
+void CodecPolicy::on_coded(uint64_t raw_bytes, uint64_t stored_bytes, double seconds) {
+  coding_.add(static_cast<double>(raw_bytes), seconds);
+  stored_.add(static_cast<double>(raw_bytes), static_cast<double>(stored_bytes));
+}
+
+void CodecPolicy::on_cpu(double cpu_seconds, double elapsed_seconds) {
   cpu_seconds_ += cpu_seconds;
   cpu_spent_ = options_.cpu >= 0 && cpu_seconds_ > options_.cpu * elapsed_seconds;
+}
+
+bool CodecPolicy::raw_is_faster() const {
+  if (device_.bytes() < kKnownOfDevice || coding_.bytes() < kKnownBytes) return false;
+  const double gather = gathering_.per_byte();
+  const double device = device_.per_byte();
+  const double raw_seconds = std::max(gather, device);
+  const double coded_seconds = std::max(gather + coding_.per_byte(), device * stored_.per_byte());
+  return idles_ ? raw_seconds < coded_seconds * kClearly : raw_seconds * kClearly < coded_seconds;
 }
 
 void CodecTally::add(CodecChoice choice, uint64_t raw_bytes, uint64_t stored_bytes) {

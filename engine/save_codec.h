@@ -10,6 +10,7 @@
 
 #include "compression/codec.h"
 #include "engine/format/directory.h"
+#include "engine/pack_writer.h"
 #include "engine/save_pipeline.h"
 
 namespace caisson {
@@ -22,9 +23,9 @@ Status check_codec_policy(const std::string& policy);
 enum class CodecReason : uint8_t {
   kAsked,        // SaveOptions::codec names it
   kLook,         // a look at the bytes decided alone
-  kDevicePaces,  // neither device nor processor waits much for the other
+  kDevicePaces,  // coded, the save is as fast as the device lets it be, or faster than raw
   kDeviceBusy,   // the device's queue is full: there is time for a smaller form
-  kDeviceIdles,  // the device's queue runs empty: coding would slow the save
+  kDeviceIdles,  // the device takes raw bytes faster than they can be coded
   kCpuSpent,     // SaveOptions::codec_cpu is used up
   kBase,         // it is nearly told by another chunk
   kNotSmaller,   // it was encoded, and did not get smaller
@@ -37,13 +38,31 @@ struct CodecChoice {
   CodecReason reason = CodecReason::kLook;
 };
 
+// What so many bytes cost, in seconds or in bytes stored: a mean that forgets what is older than so
+// many.
+class MeasuredRate {
+ public:
+  explicit MeasuredRate(double remembered_bytes) : remembered_bytes_(remembered_bytes) {}
+  void add(double bytes, double cost);
+  double bytes() const { return bytes_; }
+  double per_byte() const { return bytes_ > 0 ? cost_ / bytes_ : 0; }
+
+ private:
+  const double remembered_bytes_;
+  double bytes_ = 0, cost_ = 0;
+};
+
 // One worker's choices. Thread-compatible.
 //
-// Processor time and the device's time are exchanged for each other piece by piece. The sign is
-// whether the worker, when it needed a buffer, had to wait for the device: after such a wait the
-// queue is as full as it can be, and floats get the smaller, slower form until a buffer comes
-// without waiting; when many in a row came without, the device is the faster one, and pieces are
-// stored raw until it is not. So the mix settles where both are busy.
+// Whether floats are coded at all follows from four rates that the worker measures as it goes: of
+// gathering and hashing, of coding, of the device while it has something to do, and by how much
+// coding makes pieces smaller. The slower one of processor and device paces a save, so it is known
+// which would be faster, raw or coded; the answer changes only where the other one is clearly so,
+// and before all rates are known it is coded. What the device does is known only after hundreds of
+// MiB: the first ones often end in a cache that takes them at several times the lasting rate, and
+// what was spared then is spared when it matters. Where the device's queue is full none the less,
+// the worker would wait: floats then get the smaller, slower form, if it is worth that, until the
+// queue is half empty.
 class CodecPolicy {
  public:
   struct Options {
@@ -58,20 +77,38 @@ class CodecPolicy {
   // again when they have been gathered.
   std::optional<CodecChoice> choose(const TensorRecord& tensor, CodecContext& context, Bytes raw);
 
-  // Whether there is time for coding at all.
-  bool may_code() const { return options_.cpu != 0 && !cpu_spent_; }
+  // Whether codec_cpu leaves time for coding, and whether the device does, too.
+  bool may_spend() const { return options_.cpu != 0 && !cpu_spent_; }
+  bool may_code() const { return may_spend() && !idles_; }
+  // Whether the last piece that was looked at was coded: the next one most often is, too.
+  bool expects_coding() const { return coded_last_; }
+  // How many pieces of the tensor, from the next on, choose() says raw to without a look, as far as
+  // is known now.
+  uint64_t raw_in_a_row(const TensorRecord& tensor) const;
 
-  // A buffer was needed; `waited`: the device had to give one back first.
-  void on_buffer(bool waited);
+  void on_device(const DeviceUse& use);
+  void on_gathered(uint64_t raw_bytes, double seconds);
+  void on_coded(uint64_t raw_bytes, uint64_t stored_bytes, double seconds);
   // So many seconds of a processor went into coding; the worker began so many seconds ago.
-  void on_coded(double cpu_seconds, double elapsed_seconds);
+  void on_cpu(double cpu_seconds, double elapsed_seconds);
 
  private:
-  // Buffers in a row that came without waiting, from which on the device is taken to idle.
-  static constexpr int kIdleMin = 32;
+  CodecChoice look(const TensorRecord& tensor, CodecContext& context, Bytes raw) const;
+  bool raw_is_faster() const;
 
   const Options options_;
-  int pressure_ = 0;  // 1 after a wait; falls by one with each buffer that came without
+  static constexpr double kRememberedBytes = 256u << 20;
+  static constexpr double kRememberedOfDevice = 4096.0 * (1u << 20);
+  MeasuredRate gathering_{kRememberedBytes}, coding_{kRememberedBytes};
+  MeasuredRate stored_{kRememberedBytes};  // of what was coded: stored for raw bytes
+  MeasuredRate device_{kRememberedOfDevice};
+  DeviceUse device_seen_;
+  bool idles_ = false;
+  uint64_t idle_pieces_ = 0;  // since one was coded all the same, so that coding's rate stays known
+  bool busy_ = false;
+  bool coded_last_ = false;
+  const TensorRecord* raw_tensor_ = nullptr;  // whose last look said raw
+  uint64_t raw_left_ = 0;                     // of its pieces, that are not looked at
   double cpu_seconds_ = 0;
   bool cpu_spent_ = false;
 };

@@ -24,20 +24,26 @@ constexpr uint64_t kPieceBytesMax = format::kSegmentBytesMax - format::kBlockByt
 
 bool is_block_aligned(uint64_t raw_bytes) { return raw_bytes >= format::kRawAlignedBytesMin; }
 
-// Tells the policy how much processor time its life took, where that is bounded: the clock costs
-// a system call.
+using SteadyClock = std::chrono::steady_clock;
+
+double seconds_since(SteadyClock::time_point began) {
+  return std::chrono::duration<double>(SteadyClock::now() - began).count();
+}
+
+// Tells the policy what its life, in which a piece was encoded, took: also of the processor where
+// that is bounded, because that clock costs a system call.
 class CodingTime {
  public:
-  using SteadyTime = std::chrono::steady_clock::time_point;
-  CodingTime(CodecPolicy& policy, bool bounded, SteadyTime worker_began)
-      : policy_(policy), bounded_(bounded), worker_began_(worker_began) {
-    if (bounded_) began_ = thread_cpu_seconds();
+  CodingTime(CodecPolicy& policy, uint64_t raw_bytes, bool bounded,
+             SteadyClock::time_point worker_began)
+      : policy_(policy), raw_bytes_(raw_bytes), bounded_(bounded), worker_began_(worker_began) {
+    if (bounded_) cpu_began_ = thread_cpu_seconds();
   }
   ~CodingTime() {
-    if (!bounded_) return;
-    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - worker_began_;
-    policy_.on_coded(thread_cpu_seconds() - began_, elapsed.count());
+    policy_.on_coded(raw_bytes_, stored_bytes_, seconds_since(began_));
+    if (bounded_) policy_.on_cpu(thread_cpu_seconds() - cpu_began_, seconds_since(worker_began_));
   }
+  void stored(uint64_t bytes) { stored_bytes_ = bytes; }
   CodingTime(const CodingTime&) = delete;
   CodingTime& operator=(const CodingTime&) = delete;
 
@@ -49,9 +55,12 @@ class CodingTime {
   }
 
   CodecPolicy& policy_;
+  const uint64_t raw_bytes_;
+  uint64_t stored_bytes_ = raw_bytes_;
   const bool bounded_;
-  const SteadyTime worker_began_;
-  double began_ = 0;
+  const SteadyClock::time_point worker_began_;
+  const SteadyClock::time_point began_ = SteadyClock::now();
+  double cpu_began_ = 0;
 };
 
 uint64_t mark_of(const Digest& digest) { return load_le<uint64_t>(digest.bytes.data()); }
@@ -94,9 +103,12 @@ Status SaveWorker::make_buffers(const PutSize& size) {
   const uint64_t buffer_bytes = std::min(kSegmentBufferBytes, align_up(whole, format::kBlockBytes));
   const uint64_t share = budget_.bytes_max() / workers_ / buffer_bytes;
   segments = std::clamp<uint64_t>(share, 2, segments);
-  CAISSON_ASSIGN_OR_RETURN(
-      pool_, BufferPool::create(budget_, buffer_bytes, static_cast<uint32_t>(segments) + 1));
+  // All saves take an arena of one size, so that each finds that of the one before.
+  const bool codes = shared_.config.codec != "raw";
+  const auto buffers = static_cast<uint32_t>(std::max<uint64_t>(segments + 1, codes ? 4 : 3));
+  CAISSON_ASSIGN_OR_RETURN(pool_, BufferPool::create(budget_, buffer_bytes, buffers));
   scratch_ = pool_.take();
+  if (codes) encoded_ = pool_.take();
   return packs_.begin(pool_);
 }
 
@@ -271,13 +283,16 @@ MutableBytes SaveWorker::scratch_for(const Piece& piece) {
 Status SaveWorker::store_piece(const Piece& piece, std::optional<PlacedChunk> parent,
                                SaveBatch& batch) {
   // A base has to be gathered whatever its codec, if its twin, of twice the size, fits behind it.
-  const bool keep =
-      piece.role == Role::kBase && 3 * piece.raw_bytes + kScratchAlignment <= scratch_.size();
+  const bool keep = piece.role == Role::kBase && policy_.may_code() &&
+                    3 * piece.raw_bytes + kScratchAlignment <= scratch_.size();
   std::optional<PlacedChunk> before;  // what a delta could start from
   if (may_be_delta(piece)) before = parent;
   std::optional<CodecChoice> choice;
   if (!keep && !before && base_.raw.empty()) {
-    choice = choose_codec(piece, contiguous_piece(piece.memory(), piece.box, piece.dtype()));
+    // A look at memory that nobody has read costs as much as the one after the copy twice.
+    const bool look = !policy_.expects_coding();
+    choice = choose_codec(
+        piece, look ? contiguous_piece(piece.memory(), piece.box, piece.dtype()) : Bytes());
   }
   const bool stored_raw = choice && choice->codec == CodecId::kRaw;
   MutableBytes raw;
@@ -313,7 +328,7 @@ Status SaveWorker::store_piece(const Piece& piece, std::optional<PlacedChunk> pa
   } else {
     CAISSON_ASSIGN_OR_RETURN(stored, encode(piece, raw, digest, choice, before, entry));
   }
-  tally_.add(stored.choice, entry.raw_bytes, entry.stored_bytes);
+  count_codec(stored.choice, entry);
 
   // 5 pack (6 write: the pack writer submits each segment as soon as it is full)
   packs_.commit(entry, stored.digest);
@@ -327,9 +342,16 @@ Status SaveWorker::store_piece(const Piece& piece, std::optional<PlacedChunk> pa
   return ok_status();
 }
 
+void SaveWorker::count_codec(CodecChoice choice, const format::ChunkEntry& entry) {
+  tally_.add(choice, entry.raw_bytes, entry.stored_bytes);
+  if (shared_.config.metrics == nullptr) return;
+  const auto reason = static_cast<size_t>(choice.reason);
+  shared_.config.metrics->state().codec_reason_raw_bytes[reason].add(entry.raw_bytes);
+}
+
 // A weight with its master beside it is the master's base, which no delta can be.
 bool SaveWorker::may_be_delta(const Piece& piece) const {
-  return piece.role != Role::kBase && shared_.config.delta && policy_.may_code() &&
+  return piece.role != Role::kBase && shared_.config.delta && policy_.may_spend() &&
          shared_.config.delta(piece.shard.record.spec.name);
 }
 
@@ -358,20 +380,21 @@ Result<std::optional<Digest>> SaveWorker::encode_twin(const Piece& piece, Bytes 
                       base_.chunk.parent_pack == nullptr &&
                       (base.flags & format::kFlagHasBase) == 0;
   if (!usable || !policy_.may_code()) return std::optional<Digest>();
-  CAISSON_ASSIGN_OR_RETURN(const MutableBytes to, packs_.reserve(raw.size() / 4 * 3, false));
-  std::optional<Digest> stored;
-  if (packs_.pack() == base_.chunk.own_pack) {
-    const format::BaseRef ref{.id = base.id,
-                              .raw_bytes = base.raw_bytes,
-                              .stored_bytes = base.stored_bytes,
-                              .offset_units = base.offset_units,
-                              .codec = base.codec,
-                              .pack = packs_.pack()};
-    CAISSON_ASSIGN_OR_RETURN(
-        stored, encode_with_base(CodecId::kTwin, piece, raw, ref, base_.raw, to, entry));
+  const format::BaseRef ref{.id = base.id,
+                            .raw_bytes = base.raw_bytes,
+                            .stored_bytes = base.stored_bytes,
+                            .offset_units = base.offset_units,
+                            .codec = base.codec,
+                            .pack = base_.chunk.own_pack};
+  CAISSON_ASSIGN_OR_RETURN(const Bytes encoded, encode_with_base(CodecId::kTwin, piece, raw, ref,
+                                                                 base_.raw, raw.size() / 4 * 3));
+  if (encoded.empty()) return std::optional<Digest>();
+  CAISSON_ASSIGN_OR_RETURN(const MutableBytes to, packs_.reserve(encoded.size(), false));
+  if (packs_.pack() != ref.pack) {
+    packs_.drop();
+    return std::optional<Digest>();
   }
-  if (!stored) packs_.drop();
-  return stored;
+  return std::optional(pack_encoded(CodecId::kTwin, encoded, to, entry));
 }
 
 // Against the anchor of the chunk that the parent has in this place; nothing unless that is clearly
@@ -386,37 +409,44 @@ Result<std::optional<SaveWorker::Stored>> SaveWorker::encode_delta(const Piece& 
   const Result<Bytes> base = parent_of(piece).dedup.read_anchor(*anchor);
   if (!base.ok()) return std::optional<Stored>();
   const uint64_t alone = planes_bytes(element, raw);
-  CAISSON_ASSIGN_OR_RETURN(const MutableBytes to,
-                           packs_.reserve(alone - alone / kDeltaGainDivisor, false));
-  CAISSON_ASSIGN_OR_RETURN(
-      const std::optional<Digest> digest,
-      encode_with_base(CodecId::kDelta, piece, raw, anchor->ref, *base, to, entry));
-  if (digest) {
-    return std::optional(Stored{*digest, {CodecId::kDelta, CodecReason::kBase}, anchor->pack});
-  }
-  packs_.drop();
-  return std::optional<Stored>();
+  CAISSON_ASSIGN_OR_RETURN(const Bytes encoded,
+                           encode_with_base(CodecId::kDelta, piece, raw, anchor->ref, *base,
+                                            alone - alone / kDeltaGainDivisor));
+  if (encoded.empty()) return std::optional<Stored>();
+  CAISSON_ASSIGN_OR_RETURN(const MutableBytes to, packs_.reserve(encoded.size(), false));
+  const Digest digest = pack_encoded(CodecId::kDelta, encoded, to, entry);
+  return std::optional(Stored{digest, {CodecId::kDelta, CodecReason::kBase}, anchor->pack});
 }
 
-Result<std::optional<Digest>> SaveWorker::encode_with_base(CodecId id, const Piece& piece,
-                                                           Bytes raw, const format::BaseRef& ref,
-                                                           Bytes base, MutableBytes to,
-                                                           format::ChunkEntry& entry) {
-  if (to.size() <= format::kBaseRefBytes) return std::optional<Digest>();
-  const CodingTime time(policy_, shared_.config.codec_cpu >= 0, began_);
+// Reference and encoded bytes, in encoded_; nothing when they are more than `bytes_max`.
+Result<Bytes> SaveWorker::encode_with_base(CodecId id, const Piece& piece, Bytes raw,
+                                           const format::BaseRef& ref, Bytes base,
+                                           uint64_t bytes_max) {
+  if (bytes_max <= format::kBaseRefBytes) return Bytes();
+  const MutableBytes to = encoded_.first(bytes_max);
+  CodingTime time(policy_, raw.size(), shared_.config.codec_cpu >= 0, began_);
   const TraceSpan span(trace_, encode_row_, to_string(CodecReason::kBase).data(), raw.size());
   CAISSON_ASSIGN_OR_RETURN(const Codec* codec, find_codec(static_cast<uint8_t>(id)));
   CAISSON_ASSIGN_OR_RETURN(const size_t bytes,
                            codec->encode(codec_context_, element_format(piece.dtype()), raw, base,
                                          to.subspan(format::kBaseRefBytes)));
-  if (bytes == 0) return std::optional<Digest>();
+  if (bytes == 0) return Bytes();
+  time.stored(format::kBaseRefBytes + bytes);
   ByteWriter header;
   format::put_base_ref(header, ref);
   std::ranges::copy(header.bytes(), to.begin());
-  entry.codec = static_cast<uint8_t>(id);
-  entry.flags = format::kFlagHasBase;
-  entry.stored_bytes = static_cast<uint32_t>(format::kBaseRefBytes + bytes);
-  return std::optional(digest_of(to.first(entry.stored_bytes)));
+  return Bytes(to.first(format::kBaseRefBytes + bytes));
+}
+
+// Codecs write to memory that stays in the caches; from there one pass copies and hashes.
+Digest SaveWorker::pack_encoded(CodecId codec, Bytes encoded, MutableBytes to,
+                                format::ChunkEntry& entry) {
+  entry.codec = static_cast<uint8_t>(codec);
+  entry.flags = find_codec(entry.codec).value()->needs_base() ? format::kFlagHasBase : 0;
+  entry.stored_bytes = static_cast<uint32_t>(encoded.size());
+  DigestStream stream(encoded.size(), to.data(), CopyStores::kPastCaches);
+  stream.add(encoded);
+  return stream.finish();
 }
 
 // What does not get smaller is stored raw.
@@ -424,19 +454,11 @@ Result<SaveWorker::Stored> SaveWorker::encode_alone(const Piece& piece, CodecCho
                                                     Bytes raw, const Digest& digest,
                                                     format::ChunkEntry& entry) {
   if (choice.codec != CodecId::kRaw) {
-    CAISSON_ASSIGN_OR_RETURN(const MutableBytes to, packs_.reserve(raw.size(), false));
-    const CodingTime time(policy_, shared_.config.codec_cpu >= 0, began_);
-    const TraceSpan span(trace_, encode_row_, to_string(choice.reason).data(), raw.size());
-    CAISSON_ASSIGN_OR_RETURN(const Codec* codec, find_codec(static_cast<uint8_t>(choice.codec)));
-    CAISSON_ASSIGN_OR_RETURN(
-        const size_t bytes,
-        codec->encode(codec_context_, element_format(piece.dtype()), raw, {}, to));
-    if (bytes > 0) {
-      entry.codec = static_cast<uint8_t>(choice.codec);
-      entry.stored_bytes = static_cast<uint32_t>(bytes);
-      return Stored{digest_of(to.first(bytes)), choice};
+    CAISSON_ASSIGN_OR_RETURN(const Bytes encoded, encode_for(piece, choice, raw));
+    if (!encoded.empty()) {
+      CAISSON_ASSIGN_OR_RETURN(const MutableBytes to, packs_.reserve(encoded.size(), false));
+      return Stored{pack_encoded(choice.codec, encoded, to, entry), choice};
     }
-    packs_.drop();
     choice = {CodecId::kRaw, CodecReason::kNotSmaller};
   }
   CAISSON_ASSIGN_OR_RETURN(const MutableBytes to,
@@ -445,13 +467,20 @@ Result<SaveWorker::Stored> SaveWorker::encode_alone(const Piece& piece, CodecCho
   return Stored{digest, choice};
 }
 
-// Tells the policy first what the pack writer met since the last piece.
+// In encoded_; nothing when it does not get smaller.
+Result<Bytes> SaveWorker::encode_for(const Piece& piece, CodecChoice choice, Bytes raw) {
+  CodingTime time(policy_, raw.size(), shared_.config.codec_cpu >= 0, began_);
+  const TraceSpan span(trace_, encode_row_, to_string(choice.reason).data(), raw.size());
+  CAISSON_ASSIGN_OR_RETURN(const Codec* codec, find_codec(static_cast<uint8_t>(choice.codec)));
+  CAISSON_ASSIGN_OR_RETURN(const size_t bytes,
+                           codec->encode(codec_context_, element_format(piece.dtype()), raw, {},
+                                         encoded_.first(raw.size())));
+  if (bytes > 0) time.stored(bytes);
+  return Bytes(encoded_.first(bytes));
+}
+
 std::optional<CodecChoice> SaveWorker::choose_codec(const Piece& piece, Bytes raw) {
-  const PackWriter::Buffers& now = packs_.buffers();
-  for (; buffers_seen_.waited < now.waited; ++buffers_seen_.waited, ++buffers_seen_.taken) {
-    policy_.on_buffer(true);
-  }
-  for (; buffers_seen_.taken < now.taken; ++buffers_seen_.taken) policy_.on_buffer(false);
+  policy_.on_device(packs_.device_use());
   return policy_.choose(piece.shard.record, codec_context_, raw);
 }
 
@@ -466,15 +495,18 @@ size_t SaveWorker::begin_band(const Piece& piece, uint64_t tiles_max) {
 Result<Digest> SaveWorker::gather_into_segment(const Piece& piece, MutableBytes& raw) {
   const bool aligned = is_block_aligned(piece.raw_bytes);
   if (!band_.holds_packed(piece.shard, piece.index)) {
-    // Only where those beside it will be stored raw, too, each in its place.
-    const bool alike = shared_.config.codec == "raw" &&
-                       piece.raw_bytes % (aligned ? format::kBlockBytes : format::kOffsetUnit) == 0;
-    const uint64_t room = alike ? packs_.reservations_in_a_row(piece.raw_bytes, aligned) : 1;
-    const size_t tiles = begin_band(piece, room);
+    // Only as many of those beside it as will be stored raw, too, each in its place.
+    uint64_t alike = policy_.raw_in_a_row(piece.shard.record);
+    if (piece.raw_bytes % (aligned ? format::kBlockBytes : format::kOffsetUnit) != 0) alike = 0;
+    const uint64_t room =
+        alike > 0 ? packs_.reservations_in_a_row(piece.raw_bytes, aligned) : uint64_t{1};
+    const size_t tiles = begin_band(piece, std::min(room - 1, alike) + 1);
     CAISSON_ASSIGN_OR_RETURN(raw, packs_.reserve(tiles * piece.raw_bytes, aligned));
     if (tiles == 1) return copy_hashed(piece, raw, CopyStores::kPastCaches);
     const TraceSpan span(trace_, hash_row_, "copy and hash a band", raw.size());
+    const auto began = SteadyClock::now();
     band_.sweep(raw);
+    policy_.on_gathered(raw.size(), seconds_since(began));
     packs_.drop();
   }
   CAISSON_ASSIGN_OR_RETURN(raw, packs_.reserve(piece.raw_bytes, aligned));
@@ -486,7 +518,10 @@ Result<Digest> SaveWorker::gather_into_segment(const Piece& piece, MutableBytes&
 
 Digest SaveWorker::copy_hashed(const Piece& piece, MutableBytes to, CopyStores stores) {
   const TraceSpan span(trace_, hash_row_, "copy and hash", piece.raw_bytes);
-  return gather_hashed(piece.memory(), piece.box, piece.dtype(), to, stores);
+  const auto began = SteadyClock::now();
+  const Digest digest = gather_hashed(piece.memory(), piece.box, piece.dtype(), to, stores);
+  policy_.on_gathered(piece.raw_bytes, seconds_since(began));
+  return digest;
 }
 
 std::optional<Digest> SaveWorker::hash_in_place(const Piece& piece) {

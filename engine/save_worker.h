@@ -113,9 +113,12 @@ class SaveWorker {
                                              Bytes raw, format::ChunkEntry& entry);
   Result<Stored> encode_alone(const Piece& piece, CodecChoice choice, Bytes raw,
                               const Digest& digest, format::ChunkEntry& entry);
-  Result<std::optional<Digest>> encode_with_base(CodecId codec, const Piece& piece, Bytes raw,
-                                                 const format::BaseRef& ref, Bytes base,
-                                                 MutableBytes to, format::ChunkEntry& entry);
+  Result<Bytes> encode_with_base(CodecId codec, const Piece& piece, Bytes raw,
+                                 const format::BaseRef& ref, Bytes base, uint64_t bytes_max);
+  Result<Bytes> encode_for(const Piece& piece, CodecChoice choice, Bytes raw);
+  static Digest pack_encoded(CodecId codec, Bytes encoded, MutableBytes to,
+                             format::ChunkEntry& entry);
+  void count_codec(CodecChoice choice, const format::ChunkEntry& entry);
   void place(const Piece& piece, PlacedChunk chunk, SaveBatch& batch);
   void reuse(const Piece& piece, PlacedChunk chunk, SaveBatch& batch);
 
@@ -144,12 +147,12 @@ class SaveWorker {
   CodecContext codec_context_;
   CodecPolicy policy_;
   CodecTally tally_;
-  PackWriter::Buffers buffers_seen_;  // by the policy
   std::chrono::steady_clock::time_point began_{};
   BufferPool pool_;  // outlives the packs' ring
   PackWriter packs_;
   TileBand band_;         // its tiles are packed where they will be reserved
   MutableBytes scratch_;  // the raw bytes of a piece that is about to be encoded, and its base's
+  MutableBytes encoded_;  // what a codec made of them
   Base base_;
   SavePlan* plan_ = nullptr;  // that the last batch was of, and its run
   size_t run_index_ = 0;

@@ -138,6 +138,9 @@ TEST_F(StoreMetrics, TellCodecsApart) {
                      value("caisson_codec_stored_bytes_total{codec=\"raw\"}");
   EXPECT_EQ(in, raw_bytes());
   EXPECT_EQ(out, value("caisson_save_bytes_total{stage=\"stored\"}"));
+  EXPECT_EQ(value("caisson_codec_reason_raw_bytes_total{reason=\"asked_for\"}") +
+                value("caisson_codec_reason_raw_bytes_total{reason=\"not_smaller\"}"),
+            raw_bytes());
 }
 
 TEST_F(StoreMetrics, OfARestoreCountEveryByteOnce) {

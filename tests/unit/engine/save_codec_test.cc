@@ -20,45 +20,140 @@ class SaveCodecTest : public ::testing::Test {
     return policy.choose(record_, context_, raw).value();
   }
   CodecChoice choose(CodecPolicy& policy) { return choose(policy, numbers_); }
-  static void buffers(CodecPolicy& policy, int count, bool waited) {
-    for (int i = 0; i < count; ++i) policy.on_buffer(waited);
+  // A second of a worker that does nothing but gather and code, at these rates in bytes a second.
+  static void work(CodecPolicy& policy, double gather, double code, double stored) {
+    const uint64_t raw = 64u << 20;
+    policy.on_gathered(raw, static_cast<double>(raw) / gather);
+    policy.on_coded(raw, static_cast<uint64_t>(static_cast<double>(raw) * stored),
+                    static_cast<double>(raw) / code);
+  }
+  void device(CodecPolicy& policy, double rate, uint64_t waits = 0, double level = 0.7) {
+    const uint64_t bytes = 1u << 30;
+    use_.written_bytes += bytes;
+    use_.busy_seconds += static_cast<double>(bytes) / rate;
+    use_.waits += waits;
+    use_.queue_level = level;
+    policy.on_device(use_);
   }
 
   TensorRecord record_;
   std::vector<std::byte> numbers_;
   CodecContext context_;
+  DeviceUse use_;
 };
 
-TEST_F(SaveCodecTest, WhoWaitsDecidesHowMuchIsCoded) {
+constexpr double kGB = 1e9;
+
+TEST_F(SaveCodecTest, CodesUntilTheRatesAreKnown) {
   CodecPolicy policy({});
   EXPECT_EQ(choose(policy).codec, CodecId::kBitPlanes);
   EXPECT_EQ(choose(policy).reason, CodecReason::kDevicePaces);
-  buffers(policy, 5, true);
-  EXPECT_EQ(choose(policy).codec, CodecId::kEntropyPlanes);
-  EXPECT_EQ(choose(policy).reason, CodecReason::kDeviceBusy);
-  buffers(policy, 1, false);
+  device(policy, 100 * kGB, 0, 0);  // what coding costs is not known
   EXPECT_EQ(choose(policy).codec, CodecId::kBitPlanes);
-  buffers(policy, 40, false);
+}
+
+TEST_F(SaveCodecTest, CodesWhileThatIsFasterThanTheRawDevice) {
+  CodecPolicy policy({});
+  work(policy, 10 * kGB, 10 * kGB, 0.7);  // 5 GB/s of raw bytes
+  device(policy, 4 * kGB);
+  EXPECT_EQ(choose(policy).codec, CodecId::kBitPlanes);
+  // The queue is empty each time, but raw bytes would not go much faster either.
+  device(policy, 5 * kGB, 0, 0);
+  EXPECT_EQ(choose(policy).codec, CodecId::kBitPlanes);
+}
+
+TEST_F(SaveCodecTest, ADeviceFasterThanTheCodecGetsRawBytes) {
+  CodecPolicy policy({});
+  work(policy, 10 * kGB, 10 * kGB, 0.7);
+  device(policy, 20 * kGB, 0, 0);
   EXPECT_EQ(choose(policy).codec, CodecId::kRaw);
   EXPECT_EQ(choose(policy).reason, CodecReason::kDeviceIdles);
-  buffers(policy, 1, true);  // one wait, and it is not idle any more
+  EXPECT_FALSE(policy.may_code());
+  EXPECT_GT(policy.raw_in_a_row(record_), 64u);
+  // Now and then a piece is coded, or it would never be known that coding got faster.
+  int coded = 0;
+  for (int i = 0; i < 1000; ++i) coded += choose(policy).codec == CodecId::kRaw ? 0 : 1;
+  EXPECT_GT(coded, 3);
+  EXPECT_LT(coded, 20);
+  for (int i = 0; i < 20; ++i) device(policy, 4 * kGB);  // its rate is that of the last bytes
+  EXPECT_EQ(choose(policy).codec, CodecId::kBitPlanes);
+}
+
+TEST_F(SaveCodecTest, NearlyEquallyFastChangesNothing) {
+  CodecPolicy coding({}), idle({});
+  work(coding, 10 * kGB, 10 * kGB, 0.7);
+  device(coding, 5.3 * kGB);
+  EXPECT_EQ(choose(coding).codec, CodecId::kBitPlanes);
+  work(idle, 10 * kGB, 10 * kGB, 0.7);
+  device(idle, 20 * kGB);
+  for (int i = 0; i < 30; ++i) device(idle, 5.2 * kGB);
+  EXPECT_EQ(choose(idle).codec, CodecId::kRaw);
+}
+
+TEST_F(SaveCodecTest, AFullQueueLeavesTimeForTheSmallerForm) {
+  CodecPolicy policy({});
+  work(policy, 10 * kGB, 10 * kGB, 0.7);
+  device(policy, 4 * kGB, 1, 1.0);
+  EXPECT_EQ(choose(policy).codec, CodecId::kEntropyPlanes);
+  EXPECT_EQ(choose(policy).reason, CodecReason::kDeviceBusy);
+  device(policy, 4 * kGB, 0, 0.6);  // until it is half empty
+  EXPECT_EQ(choose(policy).codec, CodecId::kEntropyPlanes);
+  device(policy, 4 * kGB, 0, 0.4);
+  EXPECT_EQ(choose(policy).codec, CodecId::kBitPlanes);
+  device(policy, 4 * kGB, 0, 0.6);
+  EXPECT_EQ(choose(policy).codec, CodecId::kBitPlanes);
+}
+
+TEST_F(SaveCodecTest, ASmallerFormMustBeWorthItsTime) {
+  // Fifteen exponents, evenly spread: four planes take hardly more than entropy codes.
+  auto even = numbers_;
+  for (size_t at = 0; at < even.size(); at += 2) {
+    const size_t exponent = 100 + at / 2 % 15;
+    even[at] = (even[at] & std::byte{0x7f}) | static_cast<std::byte>(exponent << 7);
+    even[at + 1] = static_cast<std::byte>(exponent >> 1);
+  }
+  CodecPolicy policy({});
+  device(policy, 4 * kGB, 1, 1.0);
+  EXPECT_EQ(choose(policy, even).codec, CodecId::kBitPlanes);
   EXPECT_EQ(choose(policy).codec, CodecId::kEntropyPlanes);
 }
 
 TEST_F(SaveCodecTest, NoGainIsRawWhateverTheDeviceDoes) {
   CodecPolicy policy({});
   const auto noise = testing::random_bytes(1 << 20, 2);
-  for (const bool waited : {true, false}) {
-    policy.on_buffer(waited);
+  for (const uint64_t waits : {1, 0}) {
+    device(policy, 4 * kGB, waits, 0);
     EXPECT_EQ(choose(policy, noise).codec, CodecId::kRaw);
     EXPECT_EQ(choose(policy, noise).reason, CodecReason::kLook);
   }
 }
 
+TEST_F(SaveCodecTest, WhatLooksLikeNoiseIsNotLookedAtEachTime) {
+  CodecPolicy policy({});
+  const auto noise = testing::random_bytes(1 << 20, 2);
+  EXPECT_EQ(policy.raw_in_a_row(record_), 0u);
+  EXPECT_FALSE(policy.choose(record_, context_, {}));
+  EXPECT_EQ(choose(policy, noise).codec, CodecId::kRaw);
+  const uint64_t unseen = policy.raw_in_a_row(record_);
+  EXPECT_GT(unseen, 0u);
+  for (uint64_t i = 0; i < unseen; ++i) {
+    const auto choice = policy.choose(record_, context_, {});
+    ASSERT_TRUE(choice);
+    EXPECT_EQ(choice->codec, CodecId::kRaw);
+  }
+  EXPECT_EQ(choose(policy).codec, CodecId::kBitPlanes);  // looked at again
+  EXPECT_EQ(choose(policy, noise).codec, CodecId::kRaw);
+  const TensorRecord other = record_;
+  EXPECT_FALSE(policy.choose(other, context_, {}));
+}
+
 TEST_F(SaveCodecTest, ByTheBytesAloneWhenDeterministic) {
   CodecPolicy policy({.deterministic = true});
-  for (const bool waited : {true, false}) {
-    buffers(policy, 100, waited);
+  const auto noise = testing::random_bytes(1 << 20, 2);
+  work(policy, 10 * kGB, 10 * kGB, 0.7);
+  for (const double rate : {100.0, 1.0}) {
+    device(policy, rate * kGB, 1, 1.0);
+    EXPECT_EQ(choose(policy, noise).codec, CodecId::kRaw);
     EXPECT_EQ(choose(policy).codec, CodecId::kBitPlanes);
   }
 }
@@ -66,12 +161,12 @@ TEST_F(SaveCodecTest, ByTheBytesAloneWhenDeterministic) {
 TEST_F(SaveCodecTest, ProcessorTimeIsBounded) {
   CodecPolicy quarter({.cpu = 0.25});
   EXPECT_EQ(choose(quarter).codec, CodecId::kBitPlanes);
-  quarter.on_coded(0.2, 1.0);
+  quarter.on_cpu(0.2, 1.0);
   EXPECT_EQ(choose(quarter).codec, CodecId::kBitPlanes);
-  quarter.on_coded(0.1, 1.1);
+  quarter.on_cpu(0.1, 1.1);
   EXPECT_EQ(choose(quarter).codec, CodecId::kRaw);
   EXPECT_EQ(choose(quarter).reason, CodecReason::kCpuSpent);
-  quarter.on_coded(0, 1.3);
+  quarter.on_cpu(0, 1.3);
   EXPECT_EQ(choose(quarter).codec, CodecId::kBitPlanes);
 
   CodecPolicy none({.cpu = 0});
