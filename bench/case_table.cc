@@ -95,6 +95,8 @@ const std::vector<CaseEntry>& case_table() {
        make_growth_parts},
       {"state-save", Group::kState, false, "save of a training state (--state FILE), codecs on",
        two_states, make_state_save},
+      {"state-save-two", Group::kState, false, "the same by two workers", two_states,
+       make_state_save_two},
       {"state-save-raw", Group::kState, false, "the same with the codecs off", two_states,
        make_state_save_raw},
       {"state-restore", Group::kStateRestore, false, "restore of it, verified, into touched memory",

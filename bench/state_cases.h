@@ -9,6 +9,7 @@
 namespace caisson::bench {
 
 std::unique_ptr<Case> make_state_save();
+std::unique_ptr<Case> make_state_save_two();
 std::unique_ptr<Case> make_state_save_raw();
 std::unique_ptr<Case> make_state_restore();
 std::unique_ptr<Case> make_state_restore_untouched();
