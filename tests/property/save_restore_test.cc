@@ -4,10 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
+#include <map>
 #include <random>
+#include <string_view>
 
 #include "caisson/store.h"
+#include "io/base/bytes.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/test_tensors.h"
 
@@ -23,6 +27,9 @@ constexpr DType kTypes[] = {
     {DTypeCode::kComplex, 64},     {DTypeCode::kFloat8E4M3FN, 8}, {DTypeCode::kFloat4E2M1FN, 4},
     {DTypeCode::kFloat6E2M3FN, 6},
 };
+
+// The names of an fp32 tensor and its rounding end so.
+constexpr std::string_view kMaster = ".master", kWeight = ".weight";
 
 // A tensor of the reference checkpoint, contiguous.
 struct Reference {
@@ -82,7 +89,7 @@ class SaveRestoreTest : public ::testing::Test {
   Reference make_tensor(uint64_t index) {
     Reference tensor;
     tensor.spec.name = "tensor/" + std::to_string(index) + (below(4) == 0 ? ".\xc3\xa9" : "");
-    tensor.spec.dtype = kTypes[below(std::size(kTypes))];
+    tensor.spec.dtype = below(3) == 0 ? testing::kF32 : kTypes[below(std::size(kTypes))];
     const int rank = static_cast<int>(below(5));
     std::vector<uint64_t> extents;
     uint64_t budget = below(3) == 0 ? 3'000'000 : 20'000;
@@ -99,8 +106,33 @@ class SaveRestoreTest : public ::testing::Test {
     tensor.spec.shape = Shape::of(extents);
     const uint64_t elements = element_count(tensor.spec.shape).value();
     tensor.bytes = random_bytes(packed_bytes(elements, tensor.spec.dtype).value(), random_());
-    if (below(3) == 0) std::ranges::fill(tensor.bytes, std::byte{7});  // codecs and dedup find it
+    if (below(3) == 0)
+      std::ranges::fill(tensor.bytes, std::byte{7});  // codecs and dedup find it
+    else if (below(3) > 0)
+      fill_with_numbers(tensor);
     return tensor;
+  }
+  // Values around zero as those of weights are, of elements that have an exponent of eight bits.
+  void fill_with_numbers(Reference& tensor) {
+    std::normal_distribution<float> normal(0, 0.02F);
+    const uint64_t width = tensor.spec.dtype.bits / 8;
+    if (width != 2 && width != 4) return;
+    for (uint64_t at = 0; at + width <= tensor.bytes.size(); at += width) {
+      const auto bits = std::bit_cast<uint32_t>(normal(random_));
+      store_le(tensor.bytes.data() + at + width - 2, static_cast<uint16_t>(bits >> 16));
+    }
+  }
+  // The bf16 weight that `master` is kept for; every few thousand values are off by one.
+  Reference make_weight(const Reference& master) {
+    Reference weight{.spec = master.spec, .bytes = std::vector<std::byte>(master.bytes.size() / 2)};
+    weight.spec.name += kWeight;
+    weight.spec.dtype = testing::kBf16;
+    for (size_t i = 0; i < weight.bytes.size() / 2; ++i) {
+      const auto bits = load_le<uint32_t>(master.bytes.data() + 4 * i);
+      const uint32_t off = below(4000) == 0 ? 0x10000 : 0;
+      store_le(weight.bytes.data() + 2 * i, static_cast<uint16_t>((bits + 0x8000 + off) >> 16));
+    }
+    return weight;
   }
   static uint64_t align_to(uint64_t value, uint64_t unit) {
     return std::max<uint64_t>((value + unit - 1) / unit, 1) * unit;
@@ -128,7 +160,9 @@ class SaveRestoreTest : public ::testing::Test {
   // The shards of one rank's tensor; `keep` owns strided copies.
   void add_shards(const Reference& tensor, std::vector<TensorShard>& shards,
                   std::vector<std::unique_ptr<Strided>>& keep) {
-    if (tensor.spec.dtype.bits % 8 != 0 || tensor.spec.shape.rank == 0) {
+    // Twins are found between equal boxes.
+    const bool paired = tensor.spec.name.ends_with(kWeight) || tensor.spec.name.ends_with(kMaster);
+    if (tensor.spec.dtype.bits % 8 != 0 || tensor.spec.shape.rank == 0 || paired) {
       shards.push_back({.tensor = tensor.spec,
                         .box = Box::whole(tensor.spec.shape),
                         .data = tensor.bytes.data(),
@@ -202,7 +236,12 @@ class SaveRestoreTest : public ::testing::Test {
     store_options.io_engine = below(3) == 0 ? "threads" : "auto";
     std::vector<Reference> model;
     const uint64_t tensors = 1 + below(12);
-    for (uint64_t i = 0; i < tensors; ++i) model.push_back(make_tensor(i));
+    for (uint64_t i = 0; i < tensors; ++i) {
+      model.push_back(make_tensor(i));
+      if (model.back().spec.dtype != testing::kF32 || below(2) == 0) continue;
+      model.push_back(make_weight(model.back()));
+      model[model.size() - 2].spec.name += kMaster;
+    }
     for (uint64_t step = 1; step <= 3; ++step) {
       auto store = Store::open(dir / "s", store_options);
       ASSERT_TRUE(store.ok()) << store.status().to_string();
@@ -211,12 +250,15 @@ class SaveRestoreTest : public ::testing::Test {
       for (const Reference& tensor : model) add_shards(tensor, shards, keep);
       const std::string name = "run/" + std::to_string(step);
       SaveOptions options;
-      options.codec = std::array{"auto", "raw", "zstd"}[below(3)];
+      options.codec =
+          std::array{"auto", "auto", "auto", "raw", "zstd", "planes", "entropy"}[below(7)];
+      if (below(2) == 0) options.delta = below(2) == 0 ? "*" : "*weight";
       options.stage = below(2) == 0;
       options.workers = 1 + static_cast<uint32_t>(below(3));
       auto pending = (*store)->save(name, {.tensors = shards, .blobs = {}, .aliases = {}}, options);
       ASSERT_TRUE(pending.ok()) << pending.status().to_string();
       ASSERT_TRUE(pending->wait().ok()) << pending->wait().to_string();
+      for (const CodecUse& use : pending->report().codecs) ++codecs_seen_[use.codec];
       for (const Reference& tensor : model) check_restored(**store, name, tensor);
       // Some bytes change; the next save meets changed and unchanged pieces.
       for (Reference& tensor : model) {
@@ -228,6 +270,7 @@ class SaveRestoreTest : public ::testing::Test {
   }
 
   std::mt19937_64 random_;
+  std::map<std::string, uint64_t> codecs_seen_;
 };
 
 TEST_F(SaveRestoreTest, IsTheIdentity) {
@@ -237,6 +280,10 @@ TEST_F(SaveRestoreTest, IsTheIdentity) {
   }
   const uint64_t first = std::random_device{}();
   for (uint64_t seed = first; seed < first + 25 && !HasFailure(); ++seed) run(seed);
+  if (HasFailure()) return;
+  for (const char* codec : {"raw", "zstd", "planes", "entropy", "twin", "delta"}) {
+    EXPECT_GT(codecs_seen_[codec], 0u) << codec << " was never used, from seed " << first;
+  }
 }
 
 }  // namespace
