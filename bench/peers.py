@@ -6,9 +6,10 @@
 
 For every system and round: L (the device limit: one write and one read of as many bytes with nothing else to do), a save
 that is durable when it ends, a restore into new tensors with nothing of it in the page cache. Before each, as much memory as
-it may want is touched and freed, so that no system pays for what a virtual machine's host does to find memory. Then DCP by 4 ranks of
-FSDP2, restored on 2; then DCP's async_save: for how long it holds up the caller, and the caller's pace while it drains. Systems
-whose packages are not installed are named as left out. `--json` keeps the samples; runs with the same file add up.
+it may want is touched and freed, so that no system pays for what a virtual machine's host does to find memory. Then DCP by
+4 ranks of FSDP2, restored on 2; then DCP's async_save: for how long it holds up the caller, and the caller's pace while it
+drains; and how long the planning of a save takes. Systems whose packages are not installed are named as left out. `--json`
+keeps the samples; runs with the same file add up.
 """
 
 import argparse
@@ -131,7 +132,18 @@ class Bench:
             samples.setdefault("memcpy", []).extend([answer["memcpy"]] * len(answer["blocked"]))
             samples.setdefault("extra_bytes", []).append(answer["extra_bytes"])
 
+    def planning(self, name):
+        """The coordinator of a save, without one: see planning.py."""
+        self.tell("planning")
+        command = [sys.executable, str(pathlib.Path(__file__).with_name("planning.py")), "--json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise LeftOut("planning failed; what it said is above")
+        self.results["planning"] = json.loads(done.stdout)
+
     def run(self, parts):
+        if "planning" in parts:
+            self.attempt("planning", self.planning)
         for name in SYSTEMS:
             if name in parts:
                 self.attempt(name, self.system)
@@ -166,7 +178,7 @@ def parsed():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parts = [*SYSTEMS, "ranks", "async"]
+    parts = [*SYSTEMS, "ranks", "async", "planning"]
     parser.add_argument("--caisson", required=True, help="the command, which measures L")
     parser.add_argument("--state", type=pathlib.Path, required=True, help="made here when it holds none")
     parser.add_argument("--directory", type=pathlib.Path, required=True, help="on the device to measure")
@@ -181,7 +193,7 @@ def main():
     files = state.make(options.state)
     raw = sum(tensor_bytes(path) for path in files)
     results = {"machine": machine(), "raw_bytes": raw, "rounds": options.rounds, "left_out": {}}
-    results |= {part: {} for part in ("systems", "ranks", "async")} | {"limits": {"write": [], "read": []}}
+    results |= {part: {} for part in ("systems", "ranks", "async", "planning")} | {"limits": {"write": [], "read": []}}
     if options.json and options.json.exists():
         results = json.loads(options.json.read_text())
         if results["raw_bytes"] != raw:

@@ -3,7 +3,9 @@
 and 100,000 items on one. Prints seconds, medians of five rounds; needs torch.
 
     PYTHONPATH=client/python CAISSON_LIBRARY=build/release/client/libcaisson_c.so \\
-        python bench/planning.py [--ranks 1024] [--stock]
+        python bench/planning.py [--ranks 1024] [--stock] [--json]
+
+`./dev bench peers --only planning` runs it.
 
 What is simulated is what the ranks send: each layout is pickled and unpickled as it would be. Cold:
 a save that nothing is known of. Warm: the next save of the same state. With --stock, PyTorch's
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import pickle
 import statistics
 import time
@@ -65,8 +68,10 @@ def shard_of(shape: tuple[int, ...], rank: int, ranks: int) -> tuple | None:
     return ((start, *(0 for _ in rest)), (length, *rest)) if length > 0 else None
 
 
-def caisson_rounds(ranks: int, rounds: int) -> dict[str, list[float]]:
+def caisson_rounds(ranks: int, rounds: int) -> tuple[dict[str, list[float]], dict[str, tuple]]:
+    """Seconds of every round, and the bytes that the coordinator received and sent in the last."""
     state = adamw_state()
+    moved = {}
     seconds: dict[str, list[float]] = {"cold": [], "warm": [], "rank": []}
     for _ in range(rounds):
         forget_plans()
@@ -90,9 +95,8 @@ def caisson_rounds(ranks: int, rounds: int) -> dict[str, list[float]]:
             start = time.perf_counter()
             plans, _ = planner.create_global_plan([pickle.loads(plan) for plan in sent])
             seconds[kind].append(time.perf_counter() - start)
-            print(f"{kind}: received {sum(map(len, sent)) / 1e6:.1f} MB, "
-                  f"sent {sum(len(pickle.dumps(p)) for p in plans) / 1e6:.1f} MB")  # fmt: skip
-    return seconds
+            moved[kind] = sum(map(len, sent)), sum(len(pickle.dumps(p)) for p in plans)
+    return seconds, moved
 
 
 def stock_seconds(ranks: int) -> float:
@@ -142,17 +146,25 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--stock", action="store_true")
+    parser.add_argument("--json", action="store_true", help="prints the medians as one line of JSON")
     given = parser.parse_args()
-    seconds = caisson_rounds(given.ranks, given.rounds)
-    for kind, title in (("cold", "coordinator, cold"), ("warm", "coordinator, warm"),
-                        ("rank", "a rank's own part")):  # fmt: skip
-        print(f"{title}, {given.ranks} ranks: {statistics.median(seconds[kind]):.3f} s")
+    seconds, moved = caisson_rounds(given.ranks, given.rounds)
     pairs = []
     for _ in range(given.rounds):
         forget_plans()
         pairs.append(many_items(100_000))
-    print(f"100,000 items on one rank, cold: {statistics.median(p[0] for p in pairs):.3f} s")
-    print(f"100,000 items on one rank, warm: {statistics.median(p[1] for p in pairs):.3f} s")
+    of = {kind: statistics.median(samples) for kind, samples in seconds.items()}
+    of |= {f"items_{kind}": statistics.median(pair[i] for pair in pairs) for i, kind in enumerate(("cold", "warm"))}
+    if given.json:
+        print(json.dumps(of))
+        return
+    for kind, (received, sent) in moved.items():
+        print(f"{kind}: received {received / 1e6:.1f} MB, sent {sent / 1e6:.1f} MB")
+    for kind, title in (("cold", "coordinator, cold"), ("warm", "coordinator, warm"),
+                        ("rank", "a rank's own part")):  # fmt: skip
+        print(f"{title}, {given.ranks} ranks: {of[kind]:.3f} s")
+    for kind in ("cold", "warm"):
+        print(f"100,000 items on one rank, {kind}: {of[f'items_{kind}']:.3f} s")
     if given.stock:
         ranks = min(given.ranks, 64)
         print(f"DefaultSavePlanner, {ranks} ranks: {stock_seconds(ranks):.3f} s")

@@ -46,6 +46,7 @@ def targets(results):
         mine, peer = (results["ranks"].get(name, {}).get(what, []) for name in ("DCP through Caisson", "DCP FileSystem"))
         return ratio(median(mine), median(peer))
 
+    planning = results.get("planning", {})
     mine = results["async"].get("DCP through Caisson", {})
     blocked = [seconds / memcpy for seconds, memcpy in zip(mine.get("blocked", []), mine.get("memcpy", []))]
     extra = {what: share("caisson", f"{what}_extra_bytes") for what in ("save", "load")}
@@ -63,6 +64,9 @@ def targets(results):
         Target("extra host memory of a save", mib(extra["save"]), 300, False, " MiB"),
         Target("extra host memory of a load", mib(extra["load"]), 100, False, " MiB"),
         Target("stored of raw", share("caisson", "stored"), 0.75, False),
+        Target("planning for 1,024 ranks, the coordinator, cold", planning.get("cold"), 2, False, " s"),
+        Target("the same, warm", planning.get("warm"), 0.5, False, " s"),
+        Target("planning 100,000 items on 1 rank, cold", planning.get("items_cold"), 0.5, False, " s"),
     ]  # fmt: skip
 
 
