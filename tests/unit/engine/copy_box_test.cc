@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "engine/tiling.h"
+#include "tests/support/boxes.h"
 
 namespace caisson {
 namespace {
@@ -12,13 +13,6 @@ namespace {
 constexpr DType kU8{DTypeCode::kUInt, 8};
 constexpr DType kF4{DTypeCode::kFloat4E2M1FN, 4};
 
-Box box_of(std::initializer_list<uint64_t> offset, std::initializer_list<uint64_t> extent) {
-  Box box;
-  box.rank = static_cast<int>(offset.size());
-  std::copy(offset.begin(), offset.end(), box.offset.begin());
-  std::copy(extent.begin(), extent.end(), box.extent.begin());
-  return box;
-}
 ByteVector counting(size_t size) {
   ByteVector bytes(size);
   for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>(i);

@@ -13,6 +13,7 @@
 #include "engine/copy_box.h"
 #include "engine/restore_memory.h"
 #include "engine/restore_plan.h"
+#include "tests/support/boxes.h"
 #include "tests/support/memory_object_store.h"
 #include "tests/support/tiny_checkpoint.h"
 
@@ -28,16 +29,6 @@ constexpr DType kBF16{.code = DTypeCode::kBfloat, .bits = 16};
 constexpr DType kU8{.code = DTypeCode::kUInt, .bits = 8};
 constexpr DType kF4{.code = DTypeCode::kFloat4E2M1FN, .bits = 4};
 
-Box box_of(std::vector<std::pair<uint64_t, uint64_t>> ranges) {
-  Box box;
-  for (const auto& [begin, end] : ranges) {
-    box.offset[static_cast<size_t>(box.rank)] = begin;
-    box.extent[static_cast<size_t>(box.rank)] = end - begin;
-    ++box.rank;
-  }
-  return box;
-}
-
 // Sharded both ways, with replicas, inline pieces, tied weights and the shapes that go wrong.
 std::vector<TinyTensor> a_model() {
   std::vector<TinyTensor> model;
@@ -46,7 +37,7 @@ std::vector<TinyTensor> a_model() {
   for (uint32_t rank = 0; rank < 4; ++rank) {
     const uint64_t row = rank / 2 * 16, column = rank % 2 * 24;
     model.back().shards.push_back({.rank = rank,
-                                   .box = box_of({{row, row + 16}, {column, column + 24}}),
+                                   .box = box_between({{row, row + 16}, {column, column + 24}}),
                                    .replica = {},
                                    .chosen_grid = rank == 3});
   }
@@ -212,7 +203,7 @@ TEST_F(RestoreTest, ReadsEachStoredByteOnce) {
     return ok_status();
   });
   std::vector<Wanted> wanted = want_all();
-  wanted.push_back(want("big", box_of({{0, 3}, {10, 599990}})));  // the same chunks once more
+  wanted.push_back(want("big", box_between({{0, 3}, {10, 599990}})));  // the same chunks once more
   ASSERT_TRUE(restore(wanted).ok());
   for (const auto& [key, blocks] : read) {
     for (const auto& [at, times] : blocks) EXPECT_EQ(times, 1u) << key << " at " << at;
@@ -221,7 +212,7 @@ TEST_F(RestoreTest, ReadsEachStoredByteOnce) {
 
 TEST_F(RestoreTest, ReadsOnlyWhatABoxNeeds) {
   write();
-  const std::vector<Wanted> wanted = {want("big", box_of({{1, 2}, {5, 15}}))};
+  const std::vector<Wanted> wanted = {want("big", box_between({{1, 2}, {5, 15}}))};
   const auto report = restore(wanted);
   ASSERT_TRUE(report.ok()) << report.status().to_string();
   EXPECT_EQ(report->chunks, 1u);
@@ -237,11 +228,11 @@ TEST_F(RestoreTest, ListsEverythingThatIsWrongBeforeItReads) {
   });
   std::vector<TensorTarget> targets = {
       {.name = "attn.weight",
-       .box = box_of({{0, 1}, {0, 1}}),
+       .box = box_between({{0, 1}, {0, 1}}),
        .data = nullptr,
        .strides_bytes = {}},
       {.name = "nowhere", .box = {}, .data = nullptr, .strides_bytes = {}},
-      {.name = "norm", .box = box_of({{0, 5}, {0, 1}}), .data = nullptr, .strides_bytes = {}},
+      {.name = "norm", .box = box_between({{0, 5}, {0, 1}}), .data = nullptr, .strides_bytes = {}},
       {.name = "elsewhere", .box = {}, .data = nullptr, .strides_bytes = {}}};
   Status status = restore_targets(targets).status();
   EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
@@ -465,7 +456,7 @@ TEST_F(RestoreTest, FitsASmallBudget) {
   MemoryBudget small(9u << 20);
   const auto manifest = Manifest::open(objects_, root_);
   ASSERT_TRUE(manifest.ok());
-  const std::vector<Wanted> wanted = {want("huge", box_of({{0, 40}, {0, 1 << 20}}))};
+  const std::vector<Wanted> wanted = {want("huge", box_between({{0, 40}, {0, 1 << 20}}))};
   const auto report = restore_boxes(objects_, **manifest, small, {&wanted[0].target(), 1}, {});
   ASSERT_TRUE(report.ok()) << report.status().to_string();
   expect_filled(wanted);
@@ -485,8 +476,8 @@ TEST_F(RestoreTest, KeepsFewReadersOpen) {
 TEST_F(RestoreTest, NothingWantedIsNothingRead) {
   write();
   EXPECT_TRUE(restore_targets({}).ok());
-  const std::vector<Wanted> wanted = {want("empty", box_of({{0, 0}, {0, 7}})),
-                                      want("norm", box_of({{2, 2}, {0, 64}}))};
+  const std::vector<Wanted> wanted = {want("empty", box_between({{0, 0}, {0, 7}})),
+                                      want("norm", box_between({{2, 2}, {0, 64}}))};
   const auto report = restore(wanted);
   ASSERT_TRUE(report.ok()) << report.status().to_string();
   EXPECT_EQ(report->reads, 0u);

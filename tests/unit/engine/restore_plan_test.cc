@@ -9,20 +9,12 @@
 #include <random>
 #include <set>
 
+#include "tests/support/boxes.h"
+
 namespace caisson {
 namespace {
 
 constexpr DType kByte{.code = DTypeCode::kUInt, .bits = 8};
-
-Box box_of(std::initializer_list<std::pair<uint64_t, uint64_t>> ranges) {
-  Box box;
-  for (const auto& [begin, end] : ranges) {
-    box.offset[static_cast<size_t>(box.rank)] = begin;
-    box.extent[static_cast<size_t>(box.rank)] = end - begin;
-    ++box.rank;
-  }
-  return box;
-}
 
 PieceGrid grid_of(int rank, uint64_t cell) {
   PieceGrid grid;
@@ -137,13 +129,13 @@ TEST(ShardIndex, HoldsEveryElementOfAWantedBoxOnce) {
 
 TEST(ShardIndex, TakesOneOfTwoShardsThatBothStoreAPiece) {
   ShardRecord shard;
-  shard.box = box_of({{0, 8}});
+  shard.box = box_between({{0, 8}});
   shard.grid = grid_of(1, 2);
   shard.pieces = 4;
   std::vector<ShardRecord> shards(3, shard);
   shards[1].first_piece = 1;
   shards[1].pieces = 2;
-  const auto pieces = ShardIndex(shards).pieces_of(box_of({{1, 7}}));
+  const auto pieces = ShardIndex(shards).pieces_of(box_between({{1, 7}}));
   ASSERT_TRUE(pieces.ok()) << pieces.status().to_string();
   EXPECT_EQ(pieces->size(), 4u);
 }
@@ -163,13 +155,13 @@ TEST(ShardIndex, RefusesHoles) {
 TEST(ShardIndex, FindsOneShardOfVeryManyWithoutLookingAtAll) {
   std::vector<ShardRecord> shards(20000);
   for (uint64_t i = 0; i < shards.size(); ++i) {
-    shards[i].box = box_of({{i * 4, i * 4 + 4}, {0, 4}});
+    shards[i].box = box_between({{i * 4, i * 4 + 4}, {0, 4}});
     shards[i].grid = grid_of(2, 4);
     shards[i].pieces = 1;
   }
   const ShardIndex index(shards);
   for (uint64_t i = 0; i < shards.size(); ++i) {  // quadratic would be 4 * 10^8 intersections
-    const auto pieces = index.pieces_of(box_of({{i * 4 + 1, i * 4 + 3}, {1, 2}}));
+    const auto pieces = index.pieces_of(box_between({{i * 4 + 1, i * 4 + 3}, {1, 2}}));
     ASSERT_TRUE(pieces.ok());
     ASSERT_EQ(pieces->size(), 1u);
     ASSERT_EQ(pieces->front().shard, i);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/format/chunk.h"
+#include "tests/support/boxes.h"
 
 namespace caisson {
 namespace {
@@ -15,14 +16,6 @@ constexpr DType kF6{DTypeCode::kFloat6E2M3FN, 6};
 Shape shape_of(std::initializer_list<uint64_t> extents) {
   return Shape::of({extents.begin(), extents.size()});
 }
-Box box_of(std::initializer_list<uint64_t> offset, std::initializer_list<uint64_t> extent) {
-  Box box;
-  box.rank = static_cast<int>(offset.size());
-  std::copy(offset.begin(), offset.end(), box.offset.begin());
-  std::copy(extent.begin(), extent.end(), box.extent.begin());
-  return box;
-}
-
 // Another tile shape shares nothing with earlier checkpoints: a change of the rules must be meant.
 TEST(ChooseTile, GivesKnownTilesForKnownShapes) {
   const std::pair<Shape, Shape> cases[] = {
