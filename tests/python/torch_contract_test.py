@@ -17,6 +17,7 @@ from states import assert_equal, mesh_of, sharded, zeros_like
 from torch.distributed.checkpoint import CheckpointException, DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
 
 import caisson
 import caisson.torch
@@ -61,6 +62,20 @@ def case_saving_again_replaces(t: Ranks) -> None:
     for seed in (1, 2):
         dcp.save(_state(t, seed), storage_writer=writer)  # no reset between the two
         assert_equal(_state(t, seed), _load(target, _state(t)))
+
+
+def case_shards_of_several_runs_are_refused(t: Ranks) -> None:
+    # Interleaved rows: DCP knows one box a rank, and these boxes are not what the ranks hold.
+    local = torch.arange(8.0) + 100 * t.rank
+    placement = _StridedShard(0, split_factor=2)
+    shape = torch.Size([8 * t.world])
+    tensor = DTensor.from_local(
+        local, mesh_of((t.world,)), [placement], run_check=False, shape=shape, stride=(1,)
+    )
+    writer = CaissonStorageWriter(t.scratch / "ck")
+    save = lambda: dcp.save({"w": tensor}, storage_writer=writer, planner=CaissonSavePlanner())  # noqa: E731
+    t.raises(CheckpointException, '"w" [32]: [0:8] and [4:12] overlap', save)
+    assert not (t.scratch / "ck/.metadata").exists()
 
 
 def case_directories_above_are_made(t: Ranks) -> None:
