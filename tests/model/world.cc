@@ -521,8 +521,10 @@ std::vector<World::Step> World::steps(const State& state) {
 }
 
 std::string World::describe(const Step& step) const {
-  static constexpr const char* kNames[] = {"-",        "base writer", "index writer", "writer",
-                                           "takeover", "pruner",      "gc",           "restorer"};
+  static constexpr const char* kNames[] = {"-",      "base writer", "index writer",
+                                           "writer", "takeover",    "rewriter",
+                                           "pruner", "gc",          "restorer"};
+  static_assert(std::size(kNames) == static_cast<size_t>(Kind::kRestorer) + 1);
   std::string line;
   if (step.process < kProcesses) {
     line = kNames[static_cast<size_t>(scenario_.processes[step.process])];
