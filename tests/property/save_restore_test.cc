@@ -282,10 +282,17 @@ TEST_F(SaveRestoreTest, IsTheIdentity) {
   }
   const uint64_t first = std::random_device{}();
   for (uint64_t seed = first; seed < first + 25 && !HasFailure(); ++seed) run(seed);
+  // Chance leaves a codec out of 25 runs once in a while, but not out of ten times as many.
+  const auto unseen = [&] {
+    for (const char* codec : {"raw", "zstd", "planes", "entropy", "twin"}) {
+      if (codecs_seen_[codec] == 0) return codec;
+    }
+    return "";
+  };
+  uint64_t seed = first + 25;
+  for (; *unseen() != '\0' && seed < first + 250 && !HasFailure(); ++seed) run(seed);
   if (HasFailure()) return;
-  for (const char* codec : {"raw", "zstd", "planes", "entropy", "twin"}) {
-    EXPECT_GT(codecs_seen_[codec], 0u) << codec << " was never used, from seed " << first;
-  }
+  EXPECT_STREQ(unseen(), "") << "never used, from seed " << first;
 }
 
 }  // namespace
