@@ -50,7 +50,7 @@ def _rank(rank: int, scratch: str, die_at: str) -> None:
         dcp.load(into, storage_reader=CaissonStorageReader(url + "latest"))
         assert into["step"] == 2 and into["w"][0, 0] == 2, into
         return
-    if die_at == "put":
+    if die_at == "put_start":
         _save(url, 1)
     if rank == 1:
         original = getattr(_native.Transaction, die_at)
@@ -67,7 +67,7 @@ def _rank(rank: int, scratch: str, die_at: str) -> None:
 def main() -> None:
     context = mp.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="caisson-kill.") as scratch:
-        for die_at in ("put", "seal", "nowhere"):
+        for die_at in ("put_start", "seal", "nowhere"):
             ranks = [
                 context.Process(target=_rank, args=(rank, scratch, die_at))
                 for rank in range(_WORLD)
