@@ -109,14 +109,6 @@ class MergedTensors {
   std::unordered_map<std::string_view, MergedTensor*> by_name_;
 };
 
-// By name they lie anywhere in memory, and each would be waited for: a few are asked for early.
-constexpr size_t kTensorsAhead = 8;
-void prefetch(const MergedTensor& tensor) {
-  constexpr size_t kLineBytes = 64;
-  const auto* const bytes = reinterpret_cast<const std::byte*>(&tensor);
-  for (size_t at = 0; at < sizeof tensor; at += kLineBytes) __builtin_prefetch(bytes + at);
-}
-
 struct Parts {
   std::vector<SealedRef> sealed;                  // by rank
   std::vector<std::unique_ptr<PartReader>> open;  // by rank
@@ -233,10 +225,7 @@ Status write_directory(ObjectStore& objects, MergedTensors& tensors, const Parts
     return object->write(at, bytes);
   };
   ByteVector pending;  // whole pages, gathered into writes of a megabyte
-  const auto sorted = tensors.sorted();
-  for (size_t i = 0; i < sorted.size(); ++i) {
-    const auto& [name, tensor] = sorted[i];
-    if (i + kTensorsAhead < sorted.size()) prefetch(*sorted[i + kTensorsAhead].second);
+  for (const auto& [name, tensor] : tensors.sorted()) {
     TensorRecord& record = tensor->record;
     const uint64_t shard_count = tensor->shard_count();
     if (shard_count > format::kShardsMax) {
