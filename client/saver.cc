@@ -190,6 +190,7 @@ Result<bool> stage_input(StoreContext& context, OwnedInput& input) {
   // Checked here as far as the copy relies on it; the pipeline checks everything.
   const auto check = [](const TensorShard& shard) -> Result<uint64_t> {
     CAISSON_RETURN_IF_ERROR(check_dtype(shard.tensor.dtype));
+    CAISSON_RETURN_IF_ERROR(element_count(shard.tensor.shape).status());
     CAISSON_RETURN_IF_ERROR(check_box(shard.tensor, shard.box));
     const auto rank = static_cast<size_t>(shard.box.rank);
     if (!shard.strides_bytes.empty() && shard.strides_bytes.size() != rank) {

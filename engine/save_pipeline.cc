@@ -23,13 +23,21 @@ constexpr uint32_t kWorkersMax = 64;
 // A put of more is planned so many at a time, while workers save what is planned already.
 constexpr size_t kItemsPlanned = 2048;
 
-// No item was checked yet: what they have may be anything, and the sum is then no use, nor harm.
+// No item was checked yet, and what they have may be anything: what makes no sense adds nothing or
+// as much as there can be, and the plan refuses it.
 uint64_t bytes_of(std::span<const SaveItem> items) {
+  constexpr uint64_t kBytesMax = uint64_t{1} << 48;
   uint64_t bytes = 0;
   for (const SaveItem& item : items) {
-    const TensorShard& shard = item.shard;
-    if (item.kind == TensorKind::kAlias || shard.replica.count == 0) continue;
-    bytes += shard.box.elements() * shard.tensor.dtype.bits / 8 / shard.replica.count;
+    const auto& [rank, offset, extent] = item.shard.box;
+    const bool counts = item.kind != TensorKind::kAlias && item.shard.replica.count > 0 &&
+                        rank >= 0 && rank <= kRankMax;
+    if (!counts) continue;
+    uint64_t bits = item.shard.tensor.dtype.bits;
+    for (int i = 0; i < rank && bits > 0; ++i) {
+      bits = extent[i] > 8 * kBytesMax / bits ? 8 * kBytesMax : bits * extent[i];
+    }
+    bytes = std::min(bytes + bits / 8 / item.shard.replica.count, kBytesMax);
   }
   return bytes;
 }
@@ -97,8 +105,8 @@ class RankPartPipeline final : public SavePipeline {
 Status RankPartPipeline::put(std::span<const SaveItem> items) {
   if (!error_.ok()) return error_;
   // A codec that was asked for by name is the only one.
-  const bool twins = shared_.config.codec == "auto" && shared_.config.codec_cpu != 0 &&
-                     may_have_twins(items);
+  const bool twins =
+      shared_.config.codec == "auto" && shared_.config.codec_cpu != 0 && may_have_twins(items);
   const size_t at_once = twins ? items.size() : kItemsPlanned;
   plans_.clear();
   SaveBatches batches([this](const SaveBatch& batch) { return take_batch(batch); });
@@ -127,8 +135,7 @@ Status RankPartPipeline::put(std::span<const SaveItem> items) {
     if (!at_first) start(0);
     Status planned;
     for (size_t i = at_once; planned.ok() && i < items.size(); i += at_once) {
-      planned =
-          plan(items.subspan(i, std::min(at_once, items.size() - i)), twins, batches, checks);
+      planned = plan(items.subspan(i, std::min(at_once, items.size() - i)), twins, batches, checks);
     }
     if (!planned.ok()) {
       batches.fail(planned);

@@ -218,6 +218,7 @@ Box intersect(const Box& a, const Box& b) {
 }
 
 std::string to_string(const Box& box) {
+  if (box.rank < 0 || box.rank > kRankMax) return "of rank " + std::to_string(box.rank);
   std::string text = "[";
   for (size_t i = 0; i < static_cast<size_t>(box.rank); ++i) {
     if (i != 0) text += ", ";

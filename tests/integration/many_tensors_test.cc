@@ -97,5 +97,24 @@ TEST_F(ManyTensorsTest, ABadOneAmongTheLastIsNamed) {
   expect_holds("run/1");
 }
 
+TEST_F(ManyTensorsTest, ARankThatCannotBeIsRefusedBeforeStaging) {
+  std::vector<TensorShard> shards = whole_shards(model_);
+  shards[4500].tensor.shape.rank = shards[4500].box.rank = 1 << 28;
+  const SaveInput input{.tensors = shards, .blobs = {}, .aliases = {}};
+  auto pending = store_->save("run/1", input, {.stage = true});
+  const Status status = pending.ok() ? pending->wait() : pending.status();
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+}
+
+TEST_F(ManyTensorsTest, ABoxThatCannotBeAmongTheLastIsRefused) {
+  std::vector<TensorShard> shards = whole_shards(model_);
+  shards[4500].box.rank = 1 << 28;
+  EXPECT_EQ(save("run/1", shards, 2).status().code(), StatusCode::kInvalidArgument);
+  shards = whole_shards(model_);
+  shards[4500].box.extent = {uint64_t{1} << 40, uint64_t{1} << 40};
+  EXPECT_EQ(save("run/1", shards, 2).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_TRUE(save("run/1").ok());
+}
+
 }  // namespace
 }  // namespace caisson
