@@ -94,8 +94,10 @@ def main(module: dict[str, Any], world: int) -> None:
     try:
         for process in processes:
             process.start()
+        # A rank's report may be overtaken by another's of the next case.
+        reports: dict[str, dict[int, str | None]] = {case: {} for case in wanted}
         for case in wanted:
-            failed |= _report(case, world, queue, processes)
+            failed |= _report(case, world, queue, reports, processes)
         for process in processes:
             process.join(30)
     finally:
@@ -106,9 +108,15 @@ def main(module: dict[str, Any], world: int) -> None:
     sys.exit(failed)
 
 
-def _report(case: str, world: int, queue: Any, processes: list[Any]) -> bool:
+def _report(
+    case: str,
+    world: int,
+    queue: Any,
+    reports: dict[str, dict[int, str | None]],
+    processes: list[Any],
+) -> bool:
     """Waits for a case on all ranks; true if it failed. A rank that is gone ends everything."""
-    problems: dict[int, str | None] = {}
+    problems = reports[case]
     end = time.monotonic() + _CASE_SECONDS + 30
     started = time.monotonic()
     while len(problems) < world:
@@ -124,8 +132,7 @@ def _report(case: str, world: int, queue: Any, processes: list[Any]) -> bool:
             for process in processes:
                 process.kill()
             sys.exit(1)
-        assert name == case, (name, case)
-        problems[rank] = problem
+        reports[name][rank] = problem
     failed = any(problems.values())
     print(f"{'FAIL' if failed else 'ok'}   {case} ({time.monotonic() - started:.1f} s)", flush=True)
     shown = set()
