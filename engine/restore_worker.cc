@@ -1,6 +1,7 @@
 #include "engine/restore_worker.h"
 
 #include <algorithm>
+#include <deque>
 #include <list>
 #include <memory>
 #include <utility>
@@ -18,6 +19,10 @@ namespace {
 
 // Over all workers. Bytes, not reads: small reads need more of them at once.
 constexpr uint64_t kBytesInFlightMax = 64u << 20;
+// A device may answer in bursts as long as its queue (a virtual disk does): so much of one may have
+// arrived, not looked at yet, while as much as before is read already.
+constexpr uint64_t kStagedArrivedMax = 32u << 20;
+constexpr size_t kArrivedMax = 16;          // reads of one worker
 constexpr uint32_t kReadsInFlightMax = 64;  // of one worker
 // Finding the pages of a fresh arena can take longer than the reads into it, so a restore starts
 // with few of them, which lose little of the device's rate, and takes more as it gets longer.
@@ -57,13 +62,14 @@ class OpenPacks {
   std::list<Open> open_;  // most recently used first
 };
 
-// A read in flight: what it is of, and what it fills: a buffer of the arena, or the place where the
-// bytes are wanted.
+// A read in flight or arrived: what it is of, and what it fills: a buffer of the arena, or the
+// place where the bytes are wanted.
 struct ReadSlot {
   const PlannedRead* read = nullptr;
-  MutableBytes into;
-  bool staged = false;
-  std::shared_ptr<ObjectReader> reader;
+  MutableBytes into{};
+  bool staged = true;
+  std::shared_ptr<ObjectReader> reader{};
+  Status status{};  // once it has arrived
 };
 
 class RestoreWorker {
@@ -87,22 +93,22 @@ class RestoreWorker {
   Status work() {
     CAISSON_RETURN_IF_ERROR(prepare());
     CAISSON_RETURN_IF_ERROR(fill_queue());
-    while (queue_->in_flight() > 0) {
+    while (queue_->in_flight() > 0 || !arrived_.empty()) {
       CAISSON_RETURN_IF_ERROR(run_.check_stop());
-      // 3 read: take what has arrived, and refill its place before spending time on it.
-      CAISSON_ASSIGN_OR_RETURN(const IoCompletion completion, wait());
-      const ReadSlot arrived = take_slot(completion.tag);
-      CAISSON_RETURN_IF_ERROR(fill_queue());
-      if (!completion.status.ok()) CAISSON_RETURN_IF_ERROR(read_again(arrived, completion.status));
+      // 3 read: take all that has arrived, and refill its place before spending time on it.
+      CAISSON_RETURN_IF_ERROR(take_arrived());
+      const ReadSlot slot = std::move(arrived_.front());
+      arrived_.pop_front();
+      if (!slot.status.ok()) CAISSON_RETURN_IF_ERROR(read_again(slot));
 
       const auto chunks =
-          std::span(run_.plan.chunks).subspan(arrived.read->first_chunk, arrived.read->chunks);
+          std::span(run_.plan.chunks).subspan(slot.read->first_chunk, slot.read->chunks);
       for (const PlannedChunk& chunk : chunks) {
         // 4 decode, 5 verify, 6 place; a chunk that fails is read and tried once more.
-        CAISSON_RETURN_IF_ERROR(finish_chunk(arrived, chunk));
+        CAISSON_RETURN_IF_ERROR(finish_chunk(slot, chunk));
       }
       base_ = {};  // it may lie in what is given back now
-      if (arrived.staged) arena_.give(arrived.into);
+      if (slot.staged) arena_.give(slot.into);
       CAISSON_RETURN_IF_ERROR(fill_queue());
     }
     return ok_status();
@@ -113,11 +119,12 @@ class RestoreWorker {
   Status make_arena();
   Status fill_queue();
   Result<bool> submit(const PlannedRead& read);
+  Status take_arrived();
   Result<IoCompletion> wait();
-  ReadSlot take_slot(uint64_t tag);
+  void arrive(IoCompletion completion);
   void trace_in_flight() const;
   uint64_t staged_bytes_max() const;
-  Status read_again(const ReadSlot& slot, const Status& first);
+  Status read_again(const ReadSlot& slot);
   Status finish_chunk(const ReadSlot& slot, const PlannedChunk& chunk);
   Status decode_verify_place(const PlannedChunk& chunk, Bytes stored);
   Status verify_and_place(const PlannedChunk& chunk, Bytes raw);
@@ -137,6 +144,7 @@ class RestoreWorker {
   KnownChunk base_;  // the chunk before, if it has a twin
   std::vector<ReadSlot> slots_;
   std::vector<uint32_t> free_slots_;
+  std::deque<ReadSlot> arrived_;       // not looked at yet
   const PlannedRead* next_ = nullptr;  // taken from the run, waits for room
   uint64_t bytes_in_flight_ = 0, staged_in_flight_ = 0, staged_done_ = 0;
   uint32_t read_row_ = 0, flight_row_ = 0, decode_row_ = 0, place_row_ = 0;  // of the trace
@@ -164,7 +172,7 @@ Status RestoreWorker::make_arena() {
   const uint64_t scratch = plan.has_bases ? 2 * one_scratch : one_scratch;
   const uint64_t share = budget_.bytes_max() / workers_;
   const uint64_t all = std::max(plan.staged_bytes, plan.read_bytes - plan.staged_bytes);
-  uint64_t reads = std::min(kBytesInFlightMax / workers_, all) + read;
+  uint64_t reads = std::min((kBytesInFlightMax + kStagedArrivedMax) / workers_, all) + read;
   if (reads + scratch > share) reads = share > scratch ? share - scratch : 0;
   reads = align_up(std::max(reads, 2 * read), kReadAlignment);
   CAISSON_ASSIGN_OR_RETURN(pool_,
@@ -202,7 +210,7 @@ Result<bool> RestoreWorker::submit(const PlannedRead& read) {
     return in_flight > 0 && in_flight + read.bytes > bytes_max;
   };
   if (exceeds(bytes_in_flight_, kBytesInFlightMax / workers_)) return false;
-  ReadSlot slot{.read = &read, .into = {}, .staged = true, .reader = nullptr};
+  ReadSlot slot{.read = &read};
   CAISSON_ASSIGN_OR_RETURN(slot.reader, packs_.get(read.object));
   if (read.in_place != nullptr) {
     slot.into = {read.in_place, read.bytes};
@@ -228,6 +236,17 @@ Result<bool> RestoreWorker::submit(const PlannedRead& read) {
   return true;
 }
 
+// Whatever there is, waiting for something only where nothing has arrived. As much as that is then
+// in flight again, and arrives when this has been dealt with.
+Status RestoreWorker::take_arrived() {
+  if (!arrived_.empty() && !queue_->ready()) return ok_status();
+  while (arrived_.empty() || (queue_->ready() && arrived_.size() < kArrivedMax)) {
+    CAISSON_ASSIGN_OR_RETURN(IoCompletion completion, wait());
+    arrive(std::move(completion));
+  }
+  return fill_queue();
+}
+
 Result<IoCompletion> RestoreWorker::wait() {
   const TraceSpan span(run_.trace, read_row_, "wait for a read");
   return queue_->wait();
@@ -237,26 +256,27 @@ void RestoreWorker::trace_in_flight() const {
   if (run_.trace != nullptr) run_.trace->level(flight_row_, bytes_in_flight_);
 }
 
-ReadSlot RestoreWorker::take_slot(uint64_t tag) {
-  ReadSlot slot = std::exchange(slots_[tag], {});
-  free_slots_.push_back(static_cast<uint32_t>(tag));
+void RestoreWorker::arrive(IoCompletion completion) {
+  ReadSlot slot = std::exchange(slots_[completion.tag], {});
+  slot.status = std::move(completion.status);
+  free_slots_.push_back(static_cast<uint32_t>(completion.tag));
   bytes_in_flight_ -= slot.read->bytes;
   trace_in_flight();
   if (slot.staged) {
     staged_in_flight_ -= slot.read->bytes;
     staged_done_ += slot.read->bytes;
   }
-  return slot;
+  arrived_.push_back(std::move(slot));
 }
 
 // A device may fail once in passing; twice in the same place is a fault to be told.
-Status RestoreWorker::read_again(const ReadSlot& slot, const Status& first) {
+Status RestoreWorker::read_again(const ReadSlot& slot) {
   const Status second = slot.reader->read(slot.read->offset, slot.into.first(slot.read->bytes));
   if (second.ok()) return ok_status();
   const std::string where = run_.name + ": " + slot.reader->key() + " at offset " +
                             std::to_string(slot.read->offset) + ": ";
   return {second.code(), where + std::string(second.message()) +
-                             " (at first: " + std::string(first.message()) + ")" +
+                             " (at first: " + std::string(slot.status.message()) + ")" +
                              verify_hint(run_.name, "checksums")};
 }
 
