@@ -57,9 +57,9 @@ struct IoQueueOptions {
   MutableBytes registered_memory{};  // registered with the kernel where that is possible
 };
 
-// Asynchronous reads and writes. One completion handler finishes short transfers, so a completion
-// is the whole request or an error. wait() after submit; the caller bounds what is in flight by
-// bytes. Destruction waits for everything in flight.
+// Asynchronous reads, writes and syncs. One completion handler finishes short transfers, so a
+// completion is the whole request or an error. wait() after submit; the caller bounds what is in
+// flight by bytes. Destruction waits for everything in flight.
 class IoQueue {
  public:
   virtual ~IoQueue() = default;
@@ -67,6 +67,8 @@ class IoQueue {
   // completion; in_flight() < depth.
   virtual Status submit_write(File& file, uint64_t offset, Bytes from, uint64_t tag) = 0;
   virtual Status submit_read(File& file, uint64_t offset, MutableBytes into, uint64_t tag) = 0;
+  // File::sync as a request: makes durable what of the file's writes had completed before.
+  virtual Status submit_sync(File& file, uint64_t tag) = 0;
   // Blocks for one completion. REQUIRES: in_flight() > 0.
   virtual Result<IoCompletion> wait() = 0;
   // Whether wait() would find a completion there already, as far as the queue can tell.

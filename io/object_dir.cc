@@ -176,18 +176,25 @@ class DirWriter final : public ObjectWriter {
   }
 
   Status publish(uint64_t bytes) override {
+    CAISSON_RETURN_IF_ERROR(cut_for_publish(bytes));
+    CAISSON_RETURN_IF_ERROR(note(file_->sync()));
+    return publish_name();
+  }
+
+  // For DirQueue, which syncs the file between these two.
+  Status cut_for_publish(uint64_t bytes) {
     CAISSON_RETURN_IF_ERROR(writable());
     if (bytes > bytes_max_) return note(invalid_argument(key_ + ": larger than it was to be"));
     // Nobody saw those outcomes, so nobody may vouch for them.
     if (in_flight_ > 0) return note(invalid_argument(key_ + ": published with writes in flight"));
-    if (bytes < bytes_max_) CAISSON_RETURN_IF_ERROR(note(file_->truncate(bytes)));
-    CAISSON_RETURN_IF_ERROR(note(file_->sync()));
+    return bytes < bytes_max_ ? note(file_->truncate(bytes)) : ok_status();
+  }
+  Status publish_name() {
+    CAISSON_RETURN_IF_ERROR(writable());
     CAISSON_RETURN_IF_ERROR(note(directories_->sync(parent_of(file_->path()))));
     published_ = true;
     return ok_status();
   }
-
-  // For DirQueue.
   File& file() { return *file_; }
   Status writable() const {
     if (published_) return invalid_argument(key_ + ": already published");
@@ -231,7 +238,7 @@ class DirReader final : public ObjectReader {
   const uint64_t bytes_;
 };
 
-// Passes transfers through, and poisons a writer whose write failed.
+// Passes requests through, and poisons a writer of which one failed.
 class DirQueue final : public TransferQueue {
  public:
   explicit DirQueue(std::unique_ptr<IoQueue> queue)
@@ -259,11 +266,24 @@ class DirQueue final : public TransferQueue {
     occupy(nullptr, tag);
     return ok_status();
   }
+  Status submit_publish(ObjectWriter& object, uint64_t bytes, uint64_t tag) override {
+    auto* const writer = dynamic_cast<DirWriter*>(&object);
+    if (writer == nullptr) return foreign(object.key());
+    CAISSON_CHECK(!free_.empty());
+    CAISSON_RETURN_IF_ERROR(writer->cut_for_publish(bytes));
+    Status status = queue_->submit_sync(writer->file(), free_.back());
+    if (!status.ok()) return writer->note(std::move(status));
+    writer->submitted();
+    occupy(writer, tag, true);
+    return ok_status();
+  }
   Result<IoCompletion> wait() override {
     CAISSON_ASSIGN_OR_RETURN(IoCompletion completion, queue_->wait());
     const auto index = static_cast<uint32_t>(completion.tag);
     const Slot& slot = slots_[index];
     if (slot.writer != nullptr) slot.writer->completed(completion.status);
+    // Cheap right behind the sync of the file: the name stands in the same journal.
+    if (slot.publishes && completion.status.ok()) completion.status = slot.writer->publish_name();
     completion.tag = slot.tag;
     free_.push_back(index);
     return completion;
@@ -276,9 +296,10 @@ class DirQueue final : public TransferQueue {
   struct Slot {
     DirWriter* writer = nullptr;  // null: a read
     uint64_t tag = 0;
+    bool publishes = false;
   };
-  void occupy(DirWriter* writer, uint64_t tag) {
-    slots_[free_.back()] = {writer, tag};
+  void occupy(DirWriter* writer, uint64_t tag, bool publishes = false) {
+    slots_[free_.back()] = {writer, tag, publishes};
     free_.pop_back();
   }
   static Status foreign(const std::string& key) {

@@ -58,6 +58,8 @@ class TransferQueue {
   virtual Status submit_write(ObjectWriter& object, uint64_t offset, Bytes from, uint64_t tag) = 0;
   virtual Status submit_read(ObjectReader& object, uint64_t offset, MutableBytes into,
                              uint64_t tag) = 0;
+  // ObjectWriter::publish as a request. REQUIRES: nothing else of the object is in flight.
+  virtual Status submit_publish(ObjectWriter& object, uint64_t bytes, uint64_t tag) = 0;
   virtual Result<IoCompletion> wait() = 0;
   virtual bool ready() const { return false; }
   virtual uint32_t in_flight() const = 0;

@@ -24,6 +24,10 @@ Status failed(std::string_view what, const std::string& path) {
   return errno_status(errno, std::string(what) + " " + path);
 }
 
+Status foreign(const File& file) {
+  return invalid_argument(file.path() + " belongs to another file system than this queue");
+}
+
 bool fits_in_a_file(uint64_t offset, uint64_t bytes) {
   return offset <= INT64_MAX && bytes <= INT64_MAX - offset;
 }
@@ -222,22 +226,27 @@ Status PosixFile::truncate(uint64_t bytes) {
 
 // No loop: a sync that failed may have dropped the pages it could not write, and the next one
 // would succeed without them.
-Status PosixFile::sync() {
-  if (::fdatasync(fd_.get()) != 0) return failed("syncing", path_);
-  return ok_status();
+Status PosixFile::sync() { return sync_status(::fdatasync(fd_.get()) == 0 ? 0 : errno, path_); }
+
+Status sync_status(int error, const std::string& path) {
+  return error == 0 ? ok_status() : errno_status(error, "syncing " + path);
 }
 
 Result<Transfer> queued_transfer(File& file, bool write, uint64_t offset, Bytes bytes) {
   auto* const posix = dynamic_cast<PosixFile*>(&file);
-  if (posix == nullptr) {
-    return invalid_argument(file.path() + " belongs to another file system than this queue");
-  }
+  if (posix == nullptr) return foreign(file);
   if (bytes.empty() || !posix->takes(offset, bytes) || !fits_in_a_file(offset, bytes.size())) {
     return invalid_argument(posix->path() + ": a queued transfer of " +
                             std::to_string(bytes.size()) + " bytes at offset " +
                             std::to_string(offset) + " is empty or not aligned");
   }
   return posix->transfer(write, offset, bytes);
+}
+
+Result<int> queued_sync(File& file) {
+  auto* const posix = dynamic_cast<PosixFile*>(&file);
+  if (posix == nullptr) return foreign(file);
+  return posix->fd_.get();
 }
 
 }  // namespace caisson

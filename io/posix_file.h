@@ -58,6 +58,7 @@ class PosixFile final : public File {
   Status write_blocks(uint64_t offset, Bytes from);
   Status write_buffered(uint64_t offset, Bytes from);
   friend Result<Transfer> queued_transfer(File& file, bool write, uint64_t offset, Bytes bytes);
+  friend Result<int> queued_sync(File& file);
 
   const std::string path_;
   UniqueFd fd_;      // of a file that is read: direct where alignment_ says so
@@ -68,5 +69,9 @@ class PosixFile final : public File {
 // What a queue does for its caller: kInvalidArgument when `file` is not a PosixFile, or when the
 // request does not obey its alignment. Reads fill `bytes`, const or not.
 Result<Transfer> queued_transfer(File& file, bool write, uint64_t offset, Bytes bytes);
+// The descriptor to fdatasync. kInvalidArgument when `file` is not a PosixFile.
+Result<int> queued_sync(File& file);
+// What fdatasync of `path` answered: 0, or an errno.
+Status sync_status(int error, const std::string& path);
 
 }  // namespace caisson

@@ -56,6 +56,10 @@ class ThreadQueue final : public IoQueue {
   Status submit_read(File& file, uint64_t offset, MutableBytes into, uint64_t tag) override {
     return submit(file, false, offset, into, tag);
   }
+  Status submit_sync(File& file, uint64_t tag) override {
+    CAISSON_RETURN_IF_ERROR(queued_sync(file).status());
+    return submit({.transfer = {}, .synced = &file, .tag = tag});
+  }
 
   Result<IoCompletion> wait() override {
     if (forked()) return forked_status();
@@ -71,6 +75,7 @@ class ThreadQueue final : public IoQueue {
  private:
   struct Request {
     Transfer transfer;
+    File* synced = nullptr;  // a sync of it, no transfer
     uint64_t tag = 0;
   };
 
@@ -121,7 +126,8 @@ class ThreadQueue final : public IoQueue {
     void work() {
       Request request;
       while (take_pending(request)) {
-        Status status = run_transfer(request.transfer);
+        Status status =
+            request.synced != nullptr ? request.synced->sync() : run_transfer(request.transfer);
         {
           MutexLock lock(mutex);
           finished.push_back({request.tag, std::move(status)});
@@ -132,10 +138,13 @@ class ThreadQueue final : public IoQueue {
   };
 
   Status submit(File& file, bool write, uint64_t offset, Bytes bytes, uint64_t tag) {
+    CAISSON_ASSIGN_OR_RETURN(const Transfer transfer, queued_transfer(file, write, offset, bytes));
+    return submit({.transfer = transfer, .synced = nullptr, .tag = tag});
+  }
+  Status submit(const Request& request) {
     if (forked()) return forked_status();
     CAISSON_CHECK(in_flight_ < depth_);
-    CAISSON_ASSIGN_OR_RETURN(Transfer transfer, queued_transfer(file, write, offset, bytes));
-    shared_->put({transfer, tag});
+    shared_->put(request);
     ++in_flight_;
     return ok_status();
   }

@@ -75,6 +75,15 @@ class UringQueue final : public IoQueue {
   Status submit_read(File& file, uint64_t offset, MutableBytes into, uint64_t tag) override {
     return submit(file, false, offset, into, tag);
   }
+  Status submit_sync(File& file, uint64_t tag) override {
+    CAISSON_RETURN_IF_ERROR(check_caller());
+    CAISSON_CHECK(!free_.empty());
+    CAISSON_ASSIGN_OR_RETURN(const int fd, queued_sync(file));
+    Transfer of_file;
+    of_file.fd = fd;
+    of_file.path = &file.path();
+    return occupy({.transfer = of_file, .is_sync = true, .tag = tag});
+  }
 
   Result<IoCompletion> wait() override {
     CAISSON_RETURN_IF_ERROR(check_caller());
@@ -88,7 +97,9 @@ class UringQueue final : public IoQueue {
       const int64_t result = cqe->res;
       ::io_uring_cqe_seen(&ring_, cqe);
       Slot& slot = slots_[index];
-      std::optional<Status> over = slot.transfer.advance(result);
+      std::optional<Status> over = slot.is_sync
+                                       ? sync_status(static_cast<int>(-result), *slot.transfer.path)
+                                       : slot.transfer.advance(result);
       if (!over) {
         Status again = push(index);
         if (again.ok()) continue;
@@ -104,7 +115,8 @@ class UringQueue final : public IoQueue {
 
  private:
   struct Slot {
-    Transfer transfer;
+    Transfer transfer;     // of a sync: file and path alone
+    bool is_sync = false;  // one that failed is not tried again, as PosixFile::sync says
     uint64_t tag = 0;
   };
 
@@ -133,8 +145,12 @@ class UringQueue final : public IoQueue {
     CAISSON_RETURN_IF_ERROR(check_caller());
     CAISSON_CHECK(!free_.empty());
     CAISSON_ASSIGN_OR_RETURN(Transfer transfer, queued_transfer(file, write, offset, bytes));
+    return occupy({.transfer = transfer, .tag = tag});
+  }
+
+  Status occupy(const Slot& slot) {
     const uint32_t index = free_.back();
-    slots_[index] = {transfer, tag};
+    slots_[index] = slot;
     CAISSON_RETURN_IF_ERROR(push(index));
     free_.pop_back();
     return ok_status();
@@ -151,7 +167,9 @@ class UringQueue final : public IoQueue {
     const uint32_t bytes = transfer.next_bytes();
     const uint64_t offset = transfer.next_offset();
     const int region = region_of(data, bytes);
-    if (transfer.write && region >= 0) {
+    if (slots_[index].is_sync) {
+      ::io_uring_prep_fsync(sqe, transfer.fd, IORING_FSYNC_DATASYNC);
+    } else if (transfer.write && region >= 0) {
       ::io_uring_prep_write_fixed(sqe, transfer.fd, data, bytes, offset, region);
     } else if (transfer.write) {
       ::io_uring_prep_write(sqe, transfer.fd, data, bytes, offset);
@@ -208,8 +226,9 @@ Status probe_uring() {
   Status status;
   io_uring_probe* const probe = ::io_uring_get_probe_ring(&ring);
   if (probe == nullptr || !::io_uring_opcode_supported(probe, IORING_OP_READ) ||
-      !::io_uring_opcode_supported(probe, IORING_OP_WRITE)) {
-    status = unsupported("io_uring: this kernel has no plain read and write");
+      !::io_uring_opcode_supported(probe, IORING_OP_WRITE) ||
+      !::io_uring_opcode_supported(probe, IORING_OP_FSYNC)) {
+    status = unsupported("io_uring: this kernel has no plain read, write and fsync");
   }
   ::io_uring_free_probe(probe);
   ::io_uring_queue_exit(&ring);

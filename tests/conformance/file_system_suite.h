@@ -308,6 +308,29 @@ TEST_P(FileSystemSuite, QueuesFinishEveryRequestOnce) {
   }
 }
 
+TEST_P(FileSystemSuite, QueuesSyncFilesBesideTheirTransfers) {
+  constexpr uint64_t kBlock = 4096;
+  auto memory = AlignedBuffer::allocate(2 * kBlock).value();
+  auto synced = create("synced");
+  auto written = create("written");
+  ASSERT_NE(synced, nullptr);
+  ASSERT_NE(written, nullptr);
+  auto queue = files().make_queue({.depth = 3, .registered_memory = memory.bytes()}).value();
+  ASSERT_STATUS_OK(queue->submit_write(*synced, 0, memory.bytes().first(kBlock), 1));
+  EXPECT_EQ(queue->wait().value().tag, 1u);
+  ASSERT_STATUS_OK(queue->submit_sync(*synced, 2));
+  ASSERT_STATUS_OK(queue->submit_write(*written, 0, memory.bytes().first(kBlock), 3));
+  ASSERT_STATUS_OK(queue->submit_write(*written, kBlock, memory.bytes().subspan(kBlock), 4));
+  EXPECT_EQ(queue->in_flight(), 3u);
+  std::set<uint64_t> tags;
+  while (queue->in_flight() > 0) {
+    const IoCompletion done = queue->wait().value();
+    EXPECT_TRUE(done.status.ok()) << done.status.to_string();
+    tags.insert(done.tag);
+  }
+  EXPECT_EQ(tags, (std::set<uint64_t>{2, 3, 4}));
+}
+
 TEST_P(FileSystemSuite, QueuedReadsPastTheEndAreCorruption) {
   auto memory = AlignedBuffer::allocate(8192).value();
   for (const uint64_t size : {uint64_t{0}, uint64_t{100}, uint64_t{4096}, uint64_t{5000}}) {

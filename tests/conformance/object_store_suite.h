@@ -151,6 +151,43 @@ TEST_P(ObjectStoreSuite, PublishesNothingThatNobodyWaitedFor) {
   EXPECT_FALSE(writer->publish(4096).ok()) << "given up for good";
 }
 
+TEST_P(ObjectStoreSuite, PublishesThroughAQueue) {
+  const ByteVector data = random_bytes(4096, 22);
+  auto memory = AlignedBuffer::allocate(4096).value();
+  std::ranges::copy(data, memory.data());
+  auto writer = store_->create("data/s/q", 1 << 20).value();
+  auto queue = store_->make_queue({.depth = 2, .registered_memory = {}}).value();
+  EXPECT_THAT(queue->submit_publish(*writer, (1 << 20) + 1, 1),
+              HasCode(StatusCode::kInvalidArgument));
+  writer.reset();
+  writer = store_->create("data/s/q", 1 << 20).value();
+  ASSERT_STATUS_OK(queue->submit_write(*writer, 0, memory.bytes(), 1));
+  EXPECT_TRUE(queue->wait().value().status.ok());
+  ASSERT_STATUS_OK(queue->submit_publish(*writer, 4096, 2));
+  EXPECT_THAT(writer->publish(4096), HasCode(StatusCode::kInvalidArgument)) << "in flight";
+  EXPECT_EQ(queue->in_flight(), 1u);
+  const IoCompletion done = queue->wait().value();
+  EXPECT_EQ(done.tag, 2u);
+  EXPECT_FALSE(done.status.ok()) << "somebody else meddled";
+
+  writer.reset();
+  writer = store_->create("data/s/q", 1 << 20).value();
+  ASSERT_STATUS_OK(queue->submit_write(*writer, 0, memory.bytes(), 3));
+  EXPECT_THAT(queue->submit_publish(*writer, 4096, 4), HasCode(StatusCode::kInvalidArgument))
+      << "a write is in flight";
+  EXPECT_TRUE(queue->wait().value().status.ok());
+
+  writer.reset();
+  writer = store_->create("data/s/q", 1 << 20).value();
+  ASSERT_STATUS_OK(queue->submit_write(*writer, 0, memory.bytes(), 5));
+  EXPECT_TRUE(queue->wait().value().status.ok());
+  ASSERT_STATUS_OK(queue->submit_publish(*writer, 4096, 6));
+  EXPECT_TRUE(queue->wait().value().status.ok());
+  EXPECT_THAT(writer->publish(4096), HasCode(StatusCode::kInvalidArgument)) << "done already";
+  writer.reset();
+  EXPECT_TRUE(store_->get("data/s/q", 1 << 20).value() == data);
+}
+
 TEST_P(ObjectStoreSuite, PublishesNoMoreThanItReserved) {
   auto writer = store_->create("a", 100).value();
   EXPECT_THAT(writer->publish(101), HasCode(StatusCode::kInvalidArgument));

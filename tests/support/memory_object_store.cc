@@ -48,6 +48,11 @@ class MemoryQueue final : public TransferQueue {
     done_.push_back({tag, object.read(offset, into)});
     return ok_status();
   }
+  Status submit_publish(ObjectWriter& object, uint64_t bytes, uint64_t tag) override {
+    if (done_.size() == depth_) return invalid_argument("the queue is full");
+    done_.push_back({tag, object.publish(bytes)});
+    return ok_status();
+  }
   Result<IoCompletion> wait() override {
     if (done_.empty()) return invalid_argument("nothing is in flight");
     IoCompletion completion = std::move(done_.back());

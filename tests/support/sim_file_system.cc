@@ -111,6 +111,11 @@ class SimQueue final : public IoQueue {
   Status submit_read(File& file, uint64_t offset, MutableBytes into, uint64_t tag) override {
     return submit({&file, offset, {}, into, tag});
   }
+  Status submit_sync(File& file, uint64_t tag) override {
+    if (waiting_.size() >= depth_) return invalid_argument("queue is full");
+    waiting_.push_back({&file, 0, {}, {}, tag, true});
+    return ok_status();
+  }
   Result<IoCompletion> wait() override {
     if (waiting_.empty()) return invalid_argument("wait() with nothing in flight");
     return finish_one();
@@ -125,6 +130,7 @@ class SimQueue final : public IoQueue {
     Bytes from;
     MutableBytes into;
     uint64_t tag;
+    bool is_sync = false;
   };
   Status submit(const Request& request) {
     if (waiting_.size() >= depth_) return invalid_argument("queue is full");
@@ -144,6 +150,7 @@ class SimQueue final : public IoQueue {
     const Request request = waiting_.back();
     waiting_.pop_back();
     auto& file = static_cast<SimFile&>(*request.file);
+    if (request.is_sync) return {request.tag, file.sync()};
     const Status status = request.into.empty()
                               ? fs_.write(file.node(), file.path(), request.offset, request.from)
                               : fs_.read(file.node(), file.path(), request.offset, request.into);
