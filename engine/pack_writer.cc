@@ -28,14 +28,13 @@ static_assert(kFullPackBytes <= format::kPackBytesMax);
 
 // Room for a pack that will take `bytes_left` of payload: directories, padding between chunks and
 // one segment that is not filled. A wrong guess costs a second pack, nothing else.
-uint64_t pack_bound(uint64_t bytes_left, uint64_t object_bytes_max) {
+uint64_t pack_bound(uint64_t bytes_left, uint64_t bytes_max) {
   uint64_t bound = kFullPackBytes;
   if (bytes_left < bound) {
     bound = std::min(bound, align_up(bytes_left + bytes_left / 16, kBlockBytes) + kSegmentBytesMax +
                                 8 * kBlockBytes);
   }
-  if (object_bytes_max != 0) bound = std::min(bound, object_bytes_max);
-  return bound;
+  return std::min(bound, bytes_max);
 }
 
 }  // namespace
@@ -56,12 +55,14 @@ Status PackWriter::begin(BufferPool& pool) {
   const uint32_t buffers = pool.free_count();
   CAISSON_CHECK(buffers >= 2);
   // One buffer is always being filled, so one fewer can be in flight.
-  const IoQueueOptions queue{.depth = buffers - 1, .registered_memory = pool.warm_arena()};
+  writes_max_ = buffers - 1;
+  const IoQueueOptions queue{.depth = writes_max_ + 1,  // and a pack that is sealed
+                             .registered_memory = pool.warm_arena()};
   CAISSON_ASSIGN_OR_RETURN(queue_, objects_.make_queue(queue));
   pool_ = &pool;
-  transfers_.assign(buffers, {});
+  transfers_.assign(queue_->depth(), {});
   free_tags_.clear();
-  for (uint64_t tag = buffers; tag > 0; --tag) free_tags_.push_back(tag - 1);
+  for (uint64_t tag = queue_->depth(); tag > 0; --tag) free_tags_.push_back(tag - 1);
   return ok_status();
 }
 
@@ -127,8 +128,11 @@ void PackWriter::open_pack() {
                 .save = options_.save,
                 .writer = options_.writer,
                 .number = next_number_};
-  if (!object_bytes_max_) object_bytes_max_ = objects_.caps().object_bytes_max;
-  open_->bytes_max = pack_bound(bytes_left_, *object_bytes_max_);
+  if (bytes_max_ == 0) {
+    const uint64_t store_max = objects_.caps().object_bytes_max;
+    bytes_max_ = std::min(options_.pack_bytes_max, store_max == 0 ? UINT64_MAX : store_max);
+  }
+  open_->bytes_max = pack_bound(bytes_left_, bytes_max_);
   open_->end = kBlockBytes;
   next_number_ += options_.number_step;
 }
@@ -200,9 +204,9 @@ Status PackWriter::submit_segment() {
 }
 
 Status PackWriter::submit(Pack& pack, uint64_t offset, Bytes bytes, MutableBytes buffer) {
-  CAISSON_RETURN_IF_ERROR(wait_until([&] { return queue_->in_flight() < queue_->depth(); }));
+  CAISSON_RETURN_IF_ERROR(wait_until([&] { return writes_in_flight() < writes_max_; }));
   if (options_.metrics != nullptr) {
-    options_.metrics->state().write_depth.observe(uint64_t{queue_->in_flight()});
+    options_.metrics->state().write_depth.observe(uint64_t{writes_in_flight()});
     options_.metrics->state().save_written_bytes.add(bytes.size());
   }
   const uint64_t tag = free_tags_.back();
@@ -213,7 +217,7 @@ Status PackWriter::submit(Pack& pack, uint64_t offset, Bytes bytes, MutableBytes
   transfers_[tag] = {.buffer = buffer, .bytes = bytes.size(), .pack = &pack};
   add_in_flight(bytes.size());
   ++pack.in_flight;
-  device_use_.queue_level = static_cast<double>(queue_->in_flight()) / queue_->depth();
+  device_use_.queue_level = static_cast<double>(writes_in_flight()) / writes_max_;
   return ok_status();
 }
 
@@ -249,7 +253,7 @@ Status PackWriter::reap() {
 Status PackWriter::reap_ready() {
   if (!queue_->ready()) return ok_status();
   while (queue_->ready()) CAISSON_RETURN_IF_ERROR(take_completion());
-  device_use_.queue_level = static_cast<double>(queue_->in_flight()) / queue_->depth();
+  device_use_.queue_level = static_cast<double>(writes_in_flight()) / writes_max_;
   return settle();
 }
 
@@ -261,35 +265,59 @@ Status PackWriter::take_completion() {
   const auto completion = wait();
   if (!completion.ok()) return poison(completion.status());
   note_time();
-  Transfer& transfer = transfers_[completion->tag];
+  const Transfer transfer = std::exchange(transfers_[completion->tag], {});
+  free_tags_.push_back(completion->tag);
+  if (transfer.bytes == 0) {
+    sealing_ = false;
+    if (!completion->status.ok()) return poison(completion->status);
+    sealed(*transfer.pack);
+    return ok_status();
+  }
   device_use_.written_bytes += transfer.bytes;
   add_in_flight(uint64_t{0} - transfer.bytes);
   --transfer.pack->in_flight;
-  if (!transfer.buffer.empty()) pool_->give(std::exchange(transfer.buffer, {}));
-  free_tags_.push_back(completion->tag);
-  if (!completion->status.ok()) return poison(completion->status);
-  return ok_status();
+  if (!transfer.buffer.empty()) pool_->give(transfer.buffer);
+  return completion->status.ok() ? ok_status() : poison(completion->status);
 }
 
-// Before anything begins or ends to be in flight.
+// Before a write begins or ends to be in flight.
 void PackWriter::note_time() {
   const auto now = std::chrono::steady_clock::now();
-  const bool busy = free_tags_.size() < transfers_.size();
-  if (busy) device_use_.busy_seconds += std::chrono::duration<double>(now - noted_).count();
+  if (writes_in_flight() > 0)
+    device_use_.busy_seconds += std::chrono::duration<double>(now - noted_).count();
   noted_ = now;
 }
 
+uint32_t PackWriter::writes_in_flight() const {
+  return static_cast<uint32_t>(transfers_.size() - free_tags_.size()) - (sealing_ ? 1 : 0);
+}
+
+// Full packs in their order, one at a time: all that is written of a pack is durable behind it.
 Status PackWriter::settle() {
-  while (!full_.empty() && full_.front()->in_flight == 0) {
-    CAISSON_RETURN_IF_ERROR(seal(*full_.front()));
-    full_.pop_front();
+  while (!full_.empty() && full_.front()->in_flight == 0 && !sealing_) {
+    Pack& pack = *full_.front();
+    if (pack.object == nullptr) {  // nothing was committed to it
+      full_.pop_front();
+    } else {
+      CAISSON_RETURN_IF_ERROR(queue_ != nullptr ? start_seal(pack) : seal(pack));
+    }
   }
   return ok_status();
 }
 
-// Data and name durable, behind a footer. The sync overlaps with the writes of the next pack.
+// Data and name durable, behind the footer, beside the writes of the next pack.
+Status PackWriter::start_seal(Pack& pack) {
+  const uint64_t tag = free_tags_.back();
+  const Status submitted = queue_->submit_publish(*pack.object, pack.bytes(), tag);
+  if (!submitted.ok()) return poison(submitted);
+  free_tags_.pop_back();
+  transfers_[tag] = {.buffer = {}, .bytes = 0, .pack = &pack};
+  sealing_ = true;
+  return ok_status();
+}
+
+// The same with nothing else to do: the last pack.
 Status PackWriter::seal(Pack& pack) {
-  if (pack.object == nullptr) return ok_status();  // nothing was committed to it
   const TraceSpan span(options_.trace, write_row_, "sync a pack", pack.end);
   if (pack.footer.size() == 0) {
     CAISSON_RETURN_IF_ERROR(encode_footer(pack));
@@ -297,12 +325,18 @@ Status PackWriter::seal(Pack& pack) {
       return poison(written);
     }
   }
-  const uint64_t bytes = pack.end + pack.footer.size();
-  if (Status published = pack.object->publish(bytes); !published.ok()) {
+  if (Status published = pack.object->publish(pack.bytes()); !published.ok()) {
     return poison(published);
   }
-  sealed_.push_back({.object = pack.ref, .bytes = bytes, .digest = digest_of(pack.footer.bytes())});
+  sealed(pack);
   return ok_status();
+}
+
+// REQUIRES: it is the first of full_.
+void PackWriter::sealed(const Pack& pack) {
+  sealed_.push_back(
+      {.object = pack.ref, .bytes = pack.bytes(), .digest = digest_of(pack.footer.bytes())});
+  full_.pop_front();
 }
 
 Status PackWriter::end() {

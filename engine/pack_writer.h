@@ -1,9 +1,9 @@
 // One worker's packs. The save pipeline reserves room in the segment that is being filled, gathers
 // or encodes a chunk straight into it, and commits or drops it; whole segments go to the device
-// through the worker's own TransferQueue, behind the last one of a pack its footer, and a full pack
-// is sealed (sync, name) as soon as its last write has come back, while the next one is already
-// being filled. A footer written by itself would wait for all writes in flight, and the device then
-// for us.
+// through the worker's own TransferQueue, behind the last one of a pack its footer. As soon as its
+// last write has come back a full pack is sealed (sync, name), as one more request of the queue,
+// while the next one is being filled. A footer or a sync that the worker waited for would wait for
+// all writes in flight, and the device then for us.
 //
 // Thread-compatible: one worker owns it, and everything between begin() and end() happens on one
 // thread. Invariants:
@@ -18,7 +18,6 @@
 #include <chrono>
 #include <deque>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "caisson/metrics.h"
@@ -50,9 +49,10 @@ class PackWriter {
     // share a writer uuid and interleave their numbers.
     uint32_t first_number = 0;
     uint32_t number_step = 1;
-    Trace* trace = nullptr;      // may be null
-    std::string trace_rows{};    // what its rows begin with
-    Metrics* metrics = nullptr;  // may be null
+    uint64_t pack_bytes_max = format::kPackBytesMax;  // one segment and its footer at least
+    Trace* trace = nullptr;                           // may be null
+    std::string trace_rows{};                         // what its rows begin with
+    Metrics* metrics = nullptr;                       // may be null
   };
   PackWriter(ObjectStore& objects, const Options& options);
   ~PackWriter();
@@ -100,12 +100,14 @@ class PackWriter {
     uint64_t end = 0;  // where the next segment starts
     std::unique_ptr<ObjectWriter> object;
     std::vector<format::Segment> segments;
-    AlignedBuffer footer;  // once nothing is added any more
-    uint32_t in_flight = 0;
+    AlignedBuffer footer;    // once nothing is added any more
+    uint32_t in_flight = 0;  // writes
+
+    uint64_t bytes() const { return end + footer.size(); }
   };
   struct Transfer {
     MutableBytes buffer;  // of the pool; empty: a footer
-    uint64_t bytes = 0;   // of it, that are being written
+    uint64_t bytes = 0;   // of it, that are being written; 0: the pack is being sealed
     Pack* pack = nullptr;
   };
 
@@ -124,7 +126,10 @@ class PackWriter {
   Status submit(Pack& pack, uint64_t offset, Bytes bytes, MutableBytes buffer);
   Status reap();
   Status settle();
+  Status start_seal(Pack& pack);
   Status seal(Pack& pack);
+  void sealed(const Pack& pack);
+  uint32_t writes_in_flight() const;
   Status poison(const Status& status);
   void add_in_flight(uint64_t bytes);  // may be negative
 
@@ -133,7 +138,7 @@ class PackWriter {
   uint32_t write_row_ = 0, flight_row_ = 0;  // of the trace
   uint64_t bytes_in_flight_ = 0;
   uint64_t bytes_left_ = format::kPackBytesMax;
-  std::optional<uint64_t> object_bytes_max_;  // of the store; asked for once
+  uint64_t bytes_max_ = 0;  // of a pack; 0: the store was not asked yet
   uint32_t next_number_;
   uint64_t stored_bytes_ = 0;
   DeviceUse device_use_;
@@ -142,6 +147,7 @@ class PackWriter {
 
   std::unique_ptr<Pack> open_;              // being filled
   std::deque<std::unique_ptr<Pack>> full_;  // writes in flight, then sealed in order
+  bool sealing_ = false;                    // the first of them, by a request in flight
   std::vector<format::SealedRef> sealed_;
 
   MutableBytes buffer_;         // of the open segment; empty: none
@@ -151,6 +157,7 @@ class PackWriter {
   uint64_t reserved_at_ = 0, reserved_bytes_ = 0;
 
   BufferPool* pool_ = nullptr;
+  uint32_t writes_max_ = 0;          // in flight
   std::vector<Transfer> transfers_;  // by tag
   std::vector<uint64_t> free_tags_;
   std::unique_ptr<TransferQueue>
