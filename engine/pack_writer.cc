@@ -76,10 +76,7 @@ Result<MutableBytes> PackWriter::reserve(uint64_t bytes, bool block_aligned) {
     return !buffer_.empty() && align_up(cursor_, alignment) + bytes <= segment_end() &&
            segment_.entries.size() < format::kSegmentEntriesMax;
   };
-  if (!fits()) {
-    CAISSON_RETURN_IF_ERROR(submit_segment());
-    CAISSON_RETURN_IF_ERROR(open_segment());
-  }
+  if (!fits()) CAISSON_RETURN_IF_ERROR(open_segment(bytes, alignment));
   CAISSON_CHECK(fits());
   reserved_at_ = align_up(cursor_, alignment);
   reserved_bytes_ = bytes;
@@ -87,16 +84,21 @@ Result<MutableBytes> PackWriter::reserve(uint64_t bytes, bool block_aligned) {
 }
 
 uint64_t PackWriter::reservations_in_a_row(uint64_t bytes, bool block_aligned) const {
+  const uint64_t alignment = block_aligned ? kBlockBytes : format::kOffsetUnit;
   const auto count = [&](uint64_t begin, uint64_t end, size_t entries) -> uint64_t {
     if (begin >= end) return 0;
     return std::min<uint64_t>((end - begin) / bytes, format::kSegmentEntriesMax - entries);
   };
   uint64_t here = 0;
   if (!buffer_.empty()) {
-    const uint64_t begin = align_up(cursor_, block_aligned ? kBlockBytes : format::kOffsetUnit);
-    here = count(begin, segment_end(), segment_.entries.size());
+    here = count(align_up(cursor_, alignment), segment_end(), segment_.entries.size());
+    if (here == 0) {
+      const uint64_t next = next_segment();
+      const uint64_t end = std::min<uint64_t>(next + kSegmentBytesMax, buffer_.size());
+      here = count(align_up(next + kBlockBytes, alignment), end, 0);
+    }
   }
-  // In a segment of its own, behind the pack's header and the segment's directory.
+  // In a buffer of its own, behind the pack's header and the segment's directory.
   if (here == 0) here = count(2 * kBlockBytes, pool_->buffer_bytes(), 0);
   return std::max<uint64_t>(here, 1);
 }
@@ -104,6 +106,12 @@ uint64_t PackWriter::reservations_in_a_row(uint64_t bytes, bool block_aligned) c
 // Of the buffer. Before a pack's first segment it holds the pack's header block.
 uint64_t PackWriter::segment_end() const {
   return std::min<uint64_t>(segment_.offset - buffer_offset_ + kSegmentBytesMax, buffer_.size());
+}
+
+// Where it begins in the buffer, behind the open one.
+uint64_t PackWriter::next_segment() const {
+  return segment_.entries.empty() ? segment_.offset - buffer_offset_
+                                  : align_up(cursor_, kBlockBytes);
 }
 
 void PackWriter::commit(format::ChunkEntry& entry, const Digest& digest) {
@@ -137,20 +145,28 @@ void PackWriter::open_pack() {
   next_number_ += options_.number_step;
 }
 
-// Takes a buffer and lays the next segment over it, in a new pack when the open one cannot hold
-// another whole segment and its footer.
-Status PackWriter::open_segment() {
-  CAISSON_CHECK(buffer_.empty());
-  if (open_ != nullptr &&
-      open_->end + kSegmentBytesMax + footer_bytes(open_->segments.size() + 1) > open_->bytes_max) {
-    CAISSON_RETURN_IF_ERROR(close_pack());
+// It cannot hold another whole segment and its footer.
+bool PackWriter::pack_is_full() const {
+  return open_->end + kSegmentBytesMax + footer_bytes(open_->segments.size() + 1) >
+         open_->bytes_max;
+}
+
+// For a chunk that the open segment does not take: behind it in the buffer where there is room, or
+// else in the next buffer, in a new pack when the open one is full.
+Status PackWriter::open_segment(uint64_t bytes, uint64_t alignment) {
+  const bool stays = !buffer_.empty() &&
+                     align_up(next_segment() + kBlockBytes, alignment) + bytes <= buffer_.size();
+  end_segment();
+  const bool full = open_ != nullptr && pack_is_full();
+  if (!stays || full) {
+    CAISSON_RETURN_IF_ERROR(submit_buffer());
+    if (full) CAISSON_RETURN_IF_ERROR(close_pack());
+    if (open_ == nullptr) open_pack();
+    CAISSON_RETURN_IF_ERROR(take_buffer());
+    buffer_offset_ = open_->segments.empty() ? 0 : open_->end;
   }
-  if (open_ == nullptr) open_pack();
-  CAISSON_RETURN_IF_ERROR(take_buffer());
-  const uint64_t header_bytes = open_->segments.empty() ? kBlockBytes : 0;
   segment_ = {.offset = open_->end, .bytes = 0, .entries = {}};
-  buffer_offset_ = open_->end - header_bytes;
-  cursor_ = header_bytes + kBlockBytes;  // the directory block comes first
+  cursor_ = open_->end - buffer_offset_ + kBlockBytes;  // the directory block comes first
   return ok_status();
 }
 
@@ -172,35 +188,40 @@ Status PackWriter::wait_until(const HasRoom& has_room) {
   return ok_status();
 }
 
-// Hands the open segment to the device. Nothing happens when there is none; one that nothing was
-// committed to gives its buffer back.
-Status PackWriter::submit_segment() {
+// Nothing is added to the open segment any more. One that nothing was committed to is none.
+void PackWriter::end_segment() {
+  if (buffer_.empty() || segment_.entries.empty()) return;
+  const uint64_t begin = segment_.offset - buffer_offset_;
+  const uint64_t end = align_up(cursor_, kBlockBytes);
+  std::ranges::fill(buffer_.subspan(cursor_, end - cursor_), std::byte{0});
+  segment_.bytes = end - begin;
+  format::encode_segment_directory(open_->ref, segment_, buffer_.subspan(begin, kBlockBytes));
+  open_->end = segment_.offset + segment_.bytes;
+  open_->segments.push_back(std::move(segment_));
+  segment_ = {};
+}
+
+// Hands the segments in the buffer to the device; without any, the buffer goes back.
+Status PackWriter::submit_buffer() {
   if (buffer_.empty()) return ok_status();
   const MutableBytes buffer = std::exchange(buffer_, {});
-  if (segment_.entries.empty()) {
+  const uint64_t bytes = open_->end - buffer_offset_;
+  const uint64_t header_bytes = buffer_offset_ == 0 ? kBlockBytes : 0;
+  if (bytes == header_bytes) {
     pool_->give(buffer);
     return ok_status();
   }
-  const uint64_t bytes = align_up(cursor_, kBlockBytes);
-  std::ranges::fill(buffer.subspan(cursor_, bytes - cursor_), std::byte{0});
-  const uint64_t header_bytes = segment_.offset - buffer_offset_;
   if (header_bytes > 0) {
     const ByteVector header = format::encode_pack_header(open_->ref);
     CAISSON_CHECK(header.size() == kBlockBytes);
     std::ranges::copy(header, buffer.begin());
   }
-  segment_.bytes = bytes - header_bytes;
-  format::encode_segment_directory(open_->ref, segment_, buffer.subspan(header_bytes, kBlockBytes));
   if (open_->object == nullptr) {
     auto object = objects_.create(open_->ref.key(), open_->bytes_max);
     if (!object.ok()) return poison(object.status());
     open_->object = std::move(object).value();
   }
-  CAISSON_RETURN_IF_ERROR(submit(*open_, buffer_offset_, buffer.first(bytes), buffer));
-  open_->end = segment_.offset + segment_.bytes;
-  open_->segments.push_back(std::move(segment_));
-  segment_ = {};
-  return ok_status();
+  return submit(*open_, buffer_offset_, buffer.first(bytes), buffer);
 }
 
 Status PackWriter::submit(Pack& pack, uint64_t offset, Bytes bytes, MutableBytes buffer) {
@@ -342,7 +363,8 @@ void PackWriter::sealed(const Pack& pack) {
 Status PackWriter::end() {
   CAISSON_CHECK(reserved_bytes_ == 0);
   Status status = error_;
-  if (status.ok()) status = submit_segment();
+  end_segment();
+  if (status.ok()) status = submit_buffer();
   while (status.ok() && queue_ != nullptr && queue_->in_flight() > 0) status = reap();
   // After an error this waits for the writes in flight, whose buffers the pool is about to unmap.
   queue_.reset();

@@ -29,7 +29,7 @@
 namespace caisson {
 
 // Buffers that PackWriter::begin takes: a whole segment, and before the first one of a pack its
-// header block, in one write.
+// header block, in one write. Of small chunks several segments, since one tells of so many at most.
 inline constexpr uint64_t kSegmentBufferBytes = format::kSegmentBytesMax + format::kBlockBytes;
 
 // What a worker knows of the device from its own writes.
@@ -112,14 +112,17 @@ class PackWriter {
   };
 
   uint64_t segment_end() const;
-  Status open_segment();
+  uint64_t next_segment() const;
+  bool pack_is_full() const;
+  Status open_segment(uint64_t bytes, uint64_t alignment);
   Status take_buffer();
   template <typename HasRoom>
   Status wait_until(const HasRoom& has_room);
   Status take_completion();
   Status reap_ready();
   void note_time();
-  Status submit_segment();
+  void end_segment();
+  Status submit_buffer();
   void open_pack();
   Status close_pack();
   Status encode_footer(Pack& pack);
