@@ -17,19 +17,18 @@
 // failure before 6 also appends `close`, best effort, so that gc need not wait. After 6 the
 // checkpoint is whole; there is no repair step either way.
 //
-// Cost: one read of each part's directory, a sort of the names; about 40 bytes of memory a shard.
+// Cost: one read of each part's directory, a sort of the names; in memory the encoded records and
+// 40 bytes for each.
 #include "engine/commit.h"
 
 #include <algorithm>
-#include <deque>
 #include <map>
 #include <optional>
-#include <string_view>
-#include <unordered_map>
 #include <utility>
 
 #include "engine/coverage.h"
 #include "engine/manifest.h"
+#include "engine/merged_records.h"
 #include "io/base/check.h"
 
 namespace caisson {
@@ -39,75 +38,6 @@ namespace {
 constexpr const char* kTraceRow = "commit: 7";
 
 using format::SealedRef;
-
-// A shard in memory while all parts' directories are there at once: varints, since a checkpoint of
-// a thousand ranks has millions of shards.
-void pack_shard(ByteWriter& out, const ShardRecord& shard) {
-  out.put_varint(shard.part);
-  for (int d = 0; d < shard.box.rank; ++d) {
-    const auto i = static_cast<size_t>(d);
-    out.put_varint(shard.box.offset[i]);
-    out.put_varint(shard.box.extent[i]);
-    out.put_varint(shard.grid.origin[i]);
-    out.put_varint(shard.grid.cell[i]);
-  }
-  out.put_varint(shard.first_piece);
-  out.put_varint(shard.pieces);
-  out.put_varint(shard.first_entry);
-}
-
-ShardRecord unpack_shard(ByteReader& in, int rank) {
-  ShardRecord shard;
-  shard.part = static_cast<uint32_t>(in.get_varint());
-  shard.box.rank = shard.grid.rank = rank;
-  for (int d = 0; d < rank; ++d) {
-    const auto i = static_cast<size_t>(d);
-    shard.box.offset[i] = in.get_varint();
-    shard.box.extent[i] = in.get_varint();
-    shard.grid.origin[i] = in.get_varint();
-    shard.grid.cell[i] = in.get_varint();
-  }
-  shard.first_piece = in.get_varint();
-  shard.pieces = in.get_varint();
-  shard.first_entry = in.get_varint();
-  return shard;
-}
-
-// A tensor as the parts seen so far describe it.
-struct MergedTensor {
-  TensorRecord record;  // with the shards of the record that named it first
-  uint32_t rank = 0;    // whose record that was
-  ByteWriter shards;    // of all other records
-  uint64_t shards_packed = 0;
-
-  uint64_t shard_count() const { return record.shards.size() + shards_packed; }
-};
-
-// The tensors of all parts. A save may have a million of small ones: what each costs here is spent
-// while the device has nothing to do.
-class MergedTensors {
- public:
-  MergedTensor* find(std::string_view name) {
-    const auto found = by_name_.find(name);
-    return found == by_name_.end() ? nullptr : found->second;
-  }
-  // REQUIRES: find() has nothing of that name.
-  void add(MergedTensor tensor) {
-    MergedTensor& added = tensors_.emplace_back(std::move(tensor));
-    by_name_.emplace(added.record.spec.name, &added);
-  }
-  const std::deque<MergedTensor>& all() const { return tensors_; }
-  std::vector<std::pair<std::string_view, MergedTensor*>> sorted() const {
-    std::vector<std::pair<std::string_view, MergedTensor*>> sorted(by_name_.begin(),
-                                                                   by_name_.end());
-    std::ranges::sort(sorted);
-    return sorted;
-  }
-
- private:
-  std::deque<MergedTensor> tensors_;  // as they were met
-  std::unordered_map<std::string_view, MergedTensor*> by_name_;
-};
 
 struct Parts {
   std::vector<SealedRef> sealed;                  // by rank
@@ -156,60 +86,29 @@ Result<Parts> open_parts(ObjectStore& objects, const CommitPlan& plan,
   return parts;
 }
 
-Status check_agreement(const MergedTensor& known, const TensorRecord& record, uint32_t rank) {
-  const auto differ = [&](const char* what) {
-    const std::string who =
-        known.rank == rank
-            ? rank_text(rank) + " put it twice, and not with the same "
-            : rank_text(known.rank) + " and " + rank_text(rank) + " disagree on its ";
-    return invalid_argument("tensor \"" + record.spec.name + "\": " + who + what);
-  };
-  if (known.record.kind != record.kind) return differ("kind (tensor, blob or alias)");
-  if (known.record.alias_of != record.alias_of) return differ("target");
-  if (!(known.record.spec.dtype == record.spec.dtype)) return differ("element type");
-  if (!(known.record.spec.shape == record.spec.shape)) return differ("shape");
-  // Same shape, same parent, same rule: only ranks of different versions could differ here.
-  if (!(known.record.tile == record.tile)) return differ("tile shape");
-  return ok_status();
-}
-
 // Step 3, all but coverage.
-Status merge_directories(const Parts& parts, MergedTensors& tensors) {
+Status merge_records(const Parts& parts, MergedRecords& merged) {
   for (uint32_t rank = 0; rank < parts.open.size(); ++rank) {
-    const auto merge = [&](TensorRecord&& record) -> Status {
-      for (ShardRecord& shard : record.shards) shard.part = rank;
-      MergedTensor* const known = tensors.find(record.spec.name);
-      if (known == nullptr) {
-        tensors.add({.record = std::move(record), .rank = rank, .shards = {}});
-        return ok_status();
-      }
-      CAISSON_RETURN_IF_ERROR(check_agreement(*known, record, rank));
-      for (const ShardRecord& shard : record.shards) pack_shard(known->shards, shard);
-      known->shards_packed += record.shards.size();
-      return ok_status();
-    };
-    CAISSON_RETURN_IF_ERROR(parts.open[rank]->for_each(merge));
+    CAISSON_RETURN_IF_ERROR(merged.add(rank, *parts.open[rank]));
   }
-  for (const MergedTensor& tensor : tensors.all()) {
-    if (tensor.record.kind != TensorKind::kAlias) continue;
-    const MergedTensor* const target = tensors.find(tensor.record.alias_of);
-    if (target == nullptr || target->record.kind != TensorKind::kTensor) {
-      return invalid_argument("alias \"" + tensor.record.spec.name + "\" names \"" +
-                              tensor.record.alias_of + "\", which is not a tensor of this save");
-    }
-  }
-  return ok_status();
+  return merged.finish();
 }
 
-// The rest of step 3 and step 4. Shards are unpacked one tensor at a time.
-Status write_directory(ObjectStore& objects, MergedTensors& tensors, const Parts& parts,
+Status check_shards(const TensorRecord& tensor, const Parts& parts) {
+  if (tensor.shards.size() > format::kShardsMax) {
+    return invalid_argument(
+        "tensor \"" + tensor.spec.name + "\" is held in " + std::to_string(tensor.shards.size()) +
+        " boxes, " + std::to_string(format::kShardsMax) + " are allowed; save larger boxes of it");
+  }
+  return check_coverage(tensor, parts.ranks);
+}
+
+// The rest of step 3 and step 4.
+Status write_directory(ObjectStore& objects, const MergedRecords& merged, const Parts& parts,
                        format::Root& root) {
   // What the parts' directories have, plus part numbers and larger page bounds.
-  uint64_t bytes_max = 1u << 20;
-  uint64_t shards = 0;
+  uint64_t bytes_max = (1u << 20) + 16 * merged.shards();
   for (const auto& part : parts.open) bytes_max += part->trailer().directory_bytes;
-  for (const MergedTensor& tensor : tensors.all()) shards += tensor.shard_count();
-  bytes_max += 16 * shards;
 
   root.directory.object = root.object;
   root.directory.object.kind = format::ObjectKind::kDirectory;
@@ -225,32 +124,21 @@ Status write_directory(ObjectStore& objects, MergedTensors& tensors, const Parts
     return object->write(at, bytes);
   };
   ByteVector pending;  // whole pages, gathered into writes of a megabyte
-  for (const auto& [name, tensor] : tensors.sorted()) {
-    TensorRecord& record = tensor->record;
-    const uint64_t shard_count = tensor->shard_count();
-    if (shard_count > format::kShardsMax) {
-      return invalid_argument("tensor \"" + std::string(name) + "\" is held in " +
-                              std::to_string(shard_count) + " boxes, " +
-                              std::to_string(format::kShardsMax) +
-                              " are allowed; save larger boxes of it");
+  const auto add = [&](const MergedRecords::Tensor& tensor) -> Status {
+    if (!tensor.encoded.empty()) {
+      encoder.add_encoded(tensor.name, tensor.encoded);
+    } else {
+      CAISSON_RETURN_IF_ERROR(check_shards(*tensor.record, parts));
+      encoder.add(*tensor.record);
     }
-    record.shards.reserve(shard_count);
-    ByteReader in(tensor->shards.bytes());
-    for (uint64_t packed = 0; packed < tensor->shards_packed; ++packed) {
-      record.shards.push_back(unpack_shard(in, record.spec.shape.rank));
-    }
-    CAISSON_CHECK(in.ok());
-    if (record.kind != TensorKind::kAlias) {
-      CAISSON_RETURN_IF_ERROR(check_coverage(record, parts.ranks));
-    }
-    encoder.add(record);
-    record.shards = {};
     const ByteVector pages = encoder.take_pages();
     pending.insert(pending.end(), pages.begin(), pages.end());
-    if (pending.size() < (1u << 20)) continue;
+    if (pending.size() < (1u << 20)) return ok_status();
     CAISSON_RETURN_IF_ERROR(append(pending));
     pending.clear();
-  }
+    return ok_status();
+  };
+  CAISSON_RETURN_IF_ERROR(merged.for_each(add));
   const ByteVector end = encoder.finish();
   pending.insert(pending.end(), end.begin(), end.end());
   CAISSON_RETURN_IF_ERROR(append(pending));
@@ -347,8 +235,8 @@ Result<WrittenRoot> write_root(ObjectStore& objects, UuidSource& uuids, Clock& c
   const uint32_t row = plan.trace == nullptr ? 0 : plan.trace->row(kTraceRow);
   std::optional<TraceSpan> span(std::in_place, plan.trace, row, "read the parts back");
   CAISSON_ASSIGN_OR_RETURN(const Parts parts, open_parts(objects, plan, sealed));
-  MergedTensors tensors;
-  CAISSON_RETURN_IF_ERROR(merge_directories(parts, tensors));
+  MergedRecords merged;
+  CAISSON_RETURN_IF_ERROR(merge_records(parts, merged));
   WrittenRoot made;
   format::Root& root = made.root;
   root.object = {
@@ -362,7 +250,7 @@ Result<WrittenRoot> write_root(ObjectStore& objects, UuidSource& uuids, Clock& c
   CAISSON_RETURN_IF_ERROR(list_parts_and_packs(parts, made));
   CAISSON_RETURN_IF_ERROR(check_shared_packs(objects, plan.save, made.tables.packs));
   span.emplace(plan.trace, row, "check coverage, write the directory");
-  CAISSON_RETURN_IF_ERROR(write_directory(objects, tensors, parts, root));
+  CAISSON_RETURN_IF_ERROR(write_directory(objects, merged, parts, root));
   span.emplace(plan.trace, row, "write the root");
   const format::EncodedRoot encoded = format::encode_root(root, made.tables);
   const ByteVector& bytes = encoded.bytes;

@@ -44,10 +44,16 @@ Result<std::vector<DirectoryPage>> read_page_index(ObjectReads& reads,
   return format::decode_page_index(place.salt(), place.index_offset, index, what);
 }
 
-Result<std::vector<TensorRecord>> read_page(ObjectReads& reads, const DirectoryPlace& place,
-                                            const DirectoryPage& page) {
+Result<ByteVector> read_page_bytes(ObjectReads& reads, const DirectoryPlace& place,
+                                   const DirectoryPage& page) {
   ByteVector bytes(page.bytes);
   CAISSON_RETURN_IF_ERROR(reads.read(place.object, place.offset + page.offset, bytes));
+  return bytes;
+}
+
+Result<std::vector<TensorRecord>> read_page(ObjectReads& reads, const DirectoryPlace& place,
+                                            const DirectoryPage& page) {
+  CAISSON_ASSIGN_OR_RETURN(const ByteVector bytes, read_page_bytes(reads, place, page));
   return format::decode_page(place.salt(), page, bytes, place.object.object.key());
 }
 
@@ -96,20 +102,22 @@ class PartReaderImpl final : public PartReader {
     return format::decode_pack_list(part_.object.writer, bytes, part_.object.key());
   }
 
-  Status for_each(const std::function<Status(TensorRecord&&)>& visit) override {
+  Status for_each(const std::function<Status(const TensorRecord&, Bytes encoded)>& visit) override {
     const DirectoryPlace place{.object = part_,
                                .offset = trailer_.directory_offset,
                                .index_offset = trailer_.directory_index_offset,
                                .bytes = trailer_.directory_bytes};
     CAISSON_ASSIGN_OR_RETURN(const std::vector<DirectoryPage> pages,
                              read_page_index(reads_, place));
+    const auto check_and_visit = [&](const TensorRecord& record, Bytes encoded) -> Status {
+      const Status good = check_record(record, 1, [&](uint32_t) { return trailer_.entries; });
+      if (!good.ok()) return good.with_context(part_.object.key());
+      return visit(record, encoded);
+    };
     for (const DirectoryPage& page : pages) {
-      CAISSON_ASSIGN_OR_RETURN(std::vector<TensorRecord> records, read_page(reads_, place, page));
-      for (TensorRecord& record : records) {
-        const Status good = check_record(record, 1, [&](uint32_t) { return trailer_.entries; });
-        if (!good.ok()) return good.with_context(part_.object.key());
-        CAISSON_RETURN_IF_ERROR(visit(std::move(record)));
-      }
+      CAISSON_ASSIGN_OR_RETURN(const ByteVector bytes, read_page_bytes(reads_, place, page));
+      CAISSON_RETURN_IF_ERROR(
+          format::for_each_record(place.salt(), page, bytes, part_.object.key(), check_and_visit));
     }
     return ok_status();
   }

@@ -26,8 +26,10 @@ class PartReader {
   virtual ~PartReader() = default;
   virtual const format::PartTrailer& trailer() const = 0;
   virtual Result<std::vector<format::SealedRef>> packs() = 0;
-  // Every record, in the order of puts; stops at the first Status that is not ok.
-  virtual Status for_each(const std::function<Status(TensorRecord&&)>& visit) = 0;
+  // Every record, in the order of puts, with its encoded form; both live as long as the call. Stops
+  // at the first Status that is not ok.
+  virtual Status for_each(
+      const std::function<Status(const TensorRecord&, Bytes encoded)>& visit) = 0;
 };
 
 // A root with the complete list of its packs.

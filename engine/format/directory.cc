@@ -38,6 +38,7 @@
 //   24     per page: 8 offset, 4 bytes, 4 records, string name of its first record
 #include "engine/format/directory.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -193,8 +194,8 @@ void put_record(ByteWriter& out, const TensorRecord& record) {
   for (const ShardRecord& shard : record.shards) put_shard(out, record, shard);
 }
 
-Result<TensorRecord> get_record(ByteReader& in) {
-  TensorRecord record;
+// Into a record that may have been another one, whose memory it takes over.
+Status get_record(ByteReader& in, TensorRecord& record) {
   record.spec.name = in.get_string(kNameBytesMax);
   record.spec.dtype.code = static_cast<DTypeCode>(in.get<uint8_t>());
   record.spec.dtype.bits = in.get<uint8_t>();
@@ -204,10 +205,13 @@ Result<TensorRecord> get_record(ByteReader& in) {
     return invalid_argument("a tensor is of an unknown kind or has more than 8 dimensions");
   }
   record.kind = static_cast<TensorKind>(kind);
+  record.spec.shape = record.tile = {};
   record.spec.shape.rank = record.tile.rank = rank;
   get_dims(in, record.spec.shape.dims, rank);
   get_dims(in, record.tile.dims, rank);
+  record.alias_of.clear();
   if (record.kind == TensorKind::kAlias) record.alias_of = in.get_string(kNameBytesMax);
+  record.shards.clear();
   const uint64_t shards = in.get_count(kShardBytesMin);
   if (!in.ok()) return invalid_argument("a record is cut short or counts more than it holds");
   CAISSON_RETURN_IF_ERROR(check_head(record));
@@ -220,7 +224,7 @@ Result<TensorRecord> get_record(ByteReader& in) {
     CAISSON_ASSIGN_OR_RETURN(ShardRecord shard, get_shard(in, record));
     record.shards.push_back(shard);
   }
-  return record;
+  return ok_status();
 }
 
 // The checksum over what follows it, for pages and the index.
@@ -244,12 +248,25 @@ Status check_frame(const Uuid& salt, uint64_t offset, Bytes bytes, std::string_v
 
 }  // namespace
 
+void DirectoryEncoder::begin_record(std::string_view name) {
+  if (page_records_ > 0) return;
+  page_.put_zeros(kPageHeaderBytes);
+  page_first_name_ = name;
+}
+
 void DirectoryEncoder::add(const TensorRecord& record) {
-  if (page_records_ == 0) {
-    page_.put_zeros(kPageHeaderBytes);
-    page_first_name_ = record.spec.name;
-  }
+  begin_record(record.spec.name);
   put_record(page_, record);
+  end_record();
+}
+
+void DirectoryEncoder::add_encoded(std::string_view name, Bytes record) {
+  begin_record(name);
+  page_.put_bytes(record);
+  end_record();
+}
+
+void DirectoryEncoder::end_record() {
   CAISSON_CHECK(page_.size() <= kPageBytesMax);
   ++page_records_;
   ++tensors_;
@@ -330,29 +347,52 @@ Result<std::vector<DirectoryPage>> decode_page_index(const Uuid& salt, uint64_t 
 
 Result<std::vector<TensorRecord>> decode_page(const Uuid& salt, const DirectoryPage& page,
                                               Bytes bytes, std::string_view what) {
+  std::vector<TensorRecord> records;
+  records.reserve(std::min<size_t>(page.records, bytes.size() / kRecordBytesMin));
+  const auto keep = [&](const TensorRecord& record, Bytes) {
+    records.push_back(record);
+    return ok_status();
+  };
+  CAISSON_RETURN_IF_ERROR(for_each_record(salt, page, bytes, what, keep));
+  return records;
+}
+
+Status for_each_record(const Uuid& salt, const DirectoryPage& page, Bytes bytes,
+                       std::string_view what,
+                       const std::function<Status(const TensorRecord&, Bytes)>& visit) {
   const std::string where = std::string(what) + ": directory page";
   CAISSON_RETURN_IF_ERROR(
       check_frame(salt, page.offset, bytes, kPageMagic, kPageHeaderBytes, where));
   ByteReader in(bytes.subspan(kCheckedAt + kMagicBytes));
   const auto count = in.get<uint32_t>();
-  if (bytes.size() != page.bytes || count != page.records || count > kPageRecordsMax ||
-      count > in.remaining() / kRecordBytesMin) {
+  if (bytes.size() != page.bytes || count != page.records || count == 0 ||
+      count > kPageRecordsMax || count > in.remaining() / kRecordBytesMin) {
     return corrupt_at(where, page.offset, "is not what the page index says");
   }
-  std::vector<TensorRecord> records;
-  records.reserve(count);
+  TensorRecord record;
   for (uint32_t i = 0; i < count; ++i) {
-    const uint64_t used = bytes.size() - in.remaining();
-    const uint64_t at = page.offset + used;
-    if (used >= kPageBytesTarget) return corrupt_at(where, at, "the page should have ended here");
-    Result<TensorRecord> record = get_record(in);
-    if (!record.ok()) return corrupt_at(where, at, record.status().message());
-    records.push_back(std::move(record).value());
+    const uint64_t begin = bytes.size() - in.remaining();
+    const uint64_t at = page.offset + begin;
+    if (begin >= kPageBytesTarget) return corrupt_at(where, at, "the page should have ended here");
+    const Status good = get_record(in, record);
+    if (!good.ok()) return corrupt_at(where, at, good.message());
+    const bool last = i + 1 == count;
+    if ((i == 0 && record.spec.name != page.first_name) || (last && in.remaining() != 0)) {
+      return corrupt_at(where, page.offset, "is not what the page index says");
+    }
+    const uint64_t end = bytes.size() - in.remaining();
+    CAISSON_RETURN_IF_ERROR(visit(record, bytes.subspan(begin, end - begin)));
   }
-  if (in.remaining() != 0 || count == 0 || records.front().spec.name != page.first_name) {
-    return corrupt_at(where, page.offset, "is not what the page index says");
-  }
-  return records;
+  return ok_status();
+}
+
+void decode_record(Bytes encoded, TensorRecord& record) {
+  ByteReader in(encoded);
+  CAISSON_CHECK(get_record(in, record).ok() && in.remaining() == 0);
+}
+
+std::string_view name_of_record(Bytes encoded) {
+  return ByteReader(encoded).get_string(kNameBytesMax);
 }
 
 }  // namespace caisson::format

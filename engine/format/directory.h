@@ -63,6 +63,8 @@ class DirectoryEncoder {
   explicit DirectoryEncoder(const Uuid& salt) : salt_(salt) {}
   // REQUIRES: at most kShardsMax shards.
   void add(const TensorRecord& record);
+  // The same of a record that for_each_record gave, as it stands.
+  void add_encoded(std::string_view name, Bytes record);
   // Bytes ready to be appended since the last call; empty while the page is still filling.
   ByteVector take_pages();
   // The rest of the pages and then the page index. Call once, last.
@@ -73,6 +75,8 @@ class DirectoryEncoder {
   uint64_t tensors() const { return tensors_; }
 
  private:
+  void begin_record(std::string_view name);
+  void end_record();
   void close_page();
   struct PageInfo {
     std::string first_name;
@@ -102,6 +106,14 @@ Result<std::vector<DirectoryPage>> decode_page_index(const Uuid& salt, uint64_t 
                                                      Bytes index, std::string_view what);
 Result<std::vector<TensorRecord>> decode_page(const Uuid& salt, const DirectoryPage& page,
                                               Bytes bytes, std::string_view what);
+// The records of a page in their order, one at a time, each with its encoded form, which lies in
+// `bytes`. Stops at the first Status that is not ok.
+Status for_each_record(const Uuid& salt, const DirectoryPage& page, Bytes bytes,
+                       std::string_view what,
+                       const std::function<Status(const TensorRecord&, Bytes encoded)>& visit);
+// One of those again. REQUIRES: `encoded` is what for_each_record gave.
+void decode_record(Bytes encoded, TensorRecord& record);
+std::string_view name_of_record(Bytes encoded);
 
 }  // namespace format
 }  // namespace caisson

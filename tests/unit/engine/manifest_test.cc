@@ -141,7 +141,8 @@ TEST_F(ManifestTest, APartIsReadableByItself) {
   EXPECT_EQ((*reader)->packs().value(), manifest_->packs().all().value().packs);
   int seen = 0;
   ASSERT_TRUE((*reader)
-                  ->for_each([&](TensorRecord&& record) {
+                  ->for_each([&](const TensorRecord& record, Bytes encoded) {
+                    EXPECT_EQ(format::name_of_record(encoded), record.spec.name);
                     EXPECT_EQ(record.spec.name, seen < kTensors ? name_of(seen) : "wide");
                     ++seen;
                     return ok_status();
