@@ -45,7 +45,7 @@ void MeasuredRate::add(double bytes, double cost) {
   cost_ /= 2;
 }
 
-std::optional<CodecChoice> CodecPolicy::choose(const TensorRecord& tensor, CodecContext& context,
+std::optional<CodecChoice> CodecPolicy::choose(const TensorSpec& tensor, CodecContext& context,
                                                Bytes raw) {
   if (options_.codec != "auto") {
     const Codec* const codec = find_codec(std::string_view(options_.codec)).value();
@@ -69,8 +69,8 @@ std::optional<CodecChoice> CodecPolicy::choose(const TensorRecord& tensor, Codec
   return choice;
 }
 
-CodecChoice CodecPolicy::look(const TensorRecord& tensor, CodecContext& context, Bytes raw) const {
-  const ElementFormat element = element_format(tensor.spec.dtype);
+CodecChoice CodecPolicy::look(const TensorSpec& tensor, CodecContext& context, Bytes raw) const {
+  const ElementFormat element = element_format(tensor.dtype);
   const CodecId looked = choose_codec(context, element, raw);
   if (looked != CodecId::kBitPlanes || options_.deterministic) return {looked, CodecReason::kLook};
   if (busy_ && entropy_gain(context, element, raw) >= kEntropyGainMin) {
@@ -79,7 +79,7 @@ CodecChoice CodecPolicy::look(const TensorRecord& tensor, CodecContext& context,
   return {CodecId::kBitPlanes, CodecReason::kDevicePaces};
 }
 
-uint64_t CodecPolicy::raw_in_a_row(const TensorRecord& tensor) const {
+uint64_t CodecPolicy::raw_in_a_row(const TensorSpec& tensor) const {
   if (options_.codec != "auto") return options_.codec == "raw" ? UINT64_MAX : 0;
   if (!may_spend()) return kUnseenPieces;
   if (idles_) return kIdlePieces - idle_pieces_;

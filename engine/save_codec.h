@@ -75,7 +75,7 @@ class CodecPolicy {
 
   // The codec for a piece of these bytes. Nothing when it depends on them and `raw` is empty: ask
   // again when they have been gathered.
-  std::optional<CodecChoice> choose(const TensorRecord& tensor, CodecContext& context, Bytes raw);
+  std::optional<CodecChoice> choose(const TensorSpec& tensor, CodecContext& context, Bytes raw);
 
   // Whether codec_cpu leaves time for coding, and whether the device does, too.
   bool may_spend() const { return options_.cpu != 0 && !cpu_spent_; }
@@ -84,7 +84,7 @@ class CodecPolicy {
   bool expects_coding() const { return coded_last_; }
   // How many pieces of the tensor, from the next on, choose() says raw to without a look, as far as
   // is known now.
-  uint64_t raw_in_a_row(const TensorRecord& tensor) const;
+  uint64_t raw_in_a_row(const TensorSpec& tensor) const;
 
   void on_device(const DeviceUse& use);
   void on_gathered(uint64_t raw_bytes, double seconds);
@@ -93,7 +93,7 @@ class CodecPolicy {
   void on_cpu(double cpu_seconds, double elapsed_seconds);
 
  private:
-  CodecChoice look(const TensorRecord& tensor, CodecContext& context, Bytes raw) const;
+  CodecChoice look(const TensorSpec& tensor, CodecContext& context, Bytes raw) const;
   bool raw_is_faster() const;
 
   const Options options_;
@@ -107,8 +107,8 @@ class CodecPolicy {
   uint64_t idle_pieces_ = 0;  // since one was coded all the same, so that coding's rate stays known
   bool busy_ = false;
   bool coded_last_ = false;
-  const TensorRecord* raw_tensor_ = nullptr;  // whose last look said raw
-  uint64_t raw_left_ = 0;                     // of its pieces, that are not looked at
+  const TensorSpec* raw_tensor_ = nullptr;  // whose last look said raw
+  uint64_t raw_left_ = 0;                   // of its pieces, that are not looked at
   double cpu_seconds_ = 0;
   bool cpu_spent_ = false;
 };

@@ -163,7 +163,7 @@ Status RankPartPipeline::plan(std::span<const SaveItem> items, bool twins, SaveB
   SavePlan& plan = plans_.emplace_back(std::move(planned));
   entries_planned_ += plan.pieces;
   totals_.tensors += plan.shards.size();
-  for (const PlannedShard& shard : plan.shards) shared_.part.add_record(shard.record);
+  for (const PlannedShard& shard : plan.shards) shared_.part.add_record(shard.record());
   if (shared_.config.memory_check != MemoryCheck::kOff) plan.marks.resize(plan.pieces);
   checks.add(&plan, plan.units);
   batches.add(&plan, plan.units);

@@ -39,11 +39,12 @@ Status check_item(const SaveItem& item) {
   return ok_status();
 }
 
-Result<uint64_t> bytes_of_pieces(const ShardRecord& shard, DType dtype, uint64_t pieces_in_box) {
-  if (shard.pieces == pieces_in_box) return packed_bytes(shard.box.elements(), dtype);
+Result<uint64_t> bytes_of_pieces(const PlannedShard& shard, uint64_t pieces_in_box) {
+  const DType dtype = shard.spec().dtype;
+  if (shard.pieces == pieces_in_box) return packed_bytes(shard.box().elements(), dtype);
   uint64_t elements = 0;
   for (uint64_t i = 0; i < shard.pieces; ++i) {
-    elements += piece_at(shard.grid, shard.box, shard.first_piece + i).elements();
+    elements += piece_at(shard.grid, shard.box(), shard.first_piece + i).elements();
   }
   return packed_bytes(elements, dtype);
 }
@@ -51,32 +52,19 @@ Result<uint64_t> bytes_of_pieces(const ShardRecord& shard, DType dtype, uint64_t
 Result<PlannedShard> plan_item(const SaveItem& item, ParentDedup& parent) {
   const TensorShard& from = item.shard;
   CAISSON_RETURN_IF_ERROR(check_item(item));
-  PlannedShard planned{.item = &item, .memory = {}, .record = {}};
-  planned.record.spec = from.tensor;
-  planned.record.kind = item.kind;
-  if (item.kind == TensorKind::kAlias) {
-    planned.record.alias_of = item.alias_of;
-    return planned;
-  }
-  planned.memory = {.box = from.box,
-                    .data = const_cast<std::byte*>(from.data),  // only read: gather
-                    .strides_bytes = from.strides_bytes};
-  if (planned.memory.strides_bytes.empty()) {
-    planned.memory.strides_bytes = contiguous_strides(from.box, from.tensor.dtype);
-  }
+  PlannedShard planned;
+  planned.item = &item;
+  if (item.kind == TensorKind::kAlias) return planned;
   const auto inherited = parent.tile_of(from.tensor);
-  planned.record.tile = inherited ? *inherited : choose_tile(from.tensor.shape, from.tensor.dtype);
-  ShardRecord shard;
-  shard.box = from.box;
-  shard.grid = choose_pieces(from.tensor.shape, from.tensor.dtype, planned.record.tile, from.box);
-  const uint64_t pieces = piece_count(shard.grid, from.box);
+  planned.tile = inherited ? *inherited : choose_tile(from.tensor.shape, from.tensor.dtype);
+  planned.grid = choose_pieces(from.tensor.shape, from.tensor.dtype, planned.tile, from.box);
+  const uint64_t pieces = piece_count(planned.grid, from.box);
   const PieceRange mine = pieces_of_replica(pieces, from.replica);
-  shard.first_piece = mine.first;
-  shard.pieces = mine.count;
-  CAISSON_ASSIGN_OR_RETURN(planned.raw_bytes, bytes_of_pieces(shard, from.tensor.dtype, pieces));
+  planned.first_piece = mine.first;
+  planned.pieces = mine.count;
+  CAISSON_ASSIGN_OR_RETURN(planned.raw_bytes, bytes_of_pieces(planned, pieces));
   planned.is_one_piece = pieces == 1;
-  planned.parent = parent.shard_of(from.tensor, shard);
-  planned.record.shards.push_back(std::move(shard));
+  planned.parent = parent.shard_of(from.tensor, planned.shard());
   return planned;
 }
 
@@ -94,14 +82,14 @@ void lay_runs(SavePlan& plan, bool twins) {
   }
   uint64_t entry = plan.first_entry;
   const auto take_entries = [&](PlannedShard& shard) {
-    shard.record.shards.front().first_entry = entry;
-    entry += shard.pieces();
+    shard.first_entry = entry;
+    entry += shard.pieces;
   };
   for (uint32_t i = 0; i < plan.shards.size(); ++i) {
-    if (is_twin[i] || plan.shards[i].record.shards.empty()) continue;
+    if (is_twin[i] || plan.shards[i].item->kind == TensorKind::kAlias) continue;
     take_entries(plan.shards[i]);
     if (twin_of[i]) take_entries(plan.shards[*twin_of[i]]);
-    const uint64_t units = plan.shards[i].pieces();
+    const uint64_t units = plan.shards[i].pieces;
     if (units == 0) continue;
     plan.runs.push_back({.shard = i, .twin = twin_of[i], .first_unit = plan.units, .units = units});
     plan.units += units;
@@ -110,6 +98,31 @@ void lay_runs(SavePlan& plan, bool twins) {
 }
 
 }  // namespace
+
+BoxMemory PlannedShard::memory() const {
+  const TensorShard& from = item->shard;
+  return {.box = from.box,
+          .data = const_cast<std::byte*>(from.data),  // only read: gather
+          .strides_bytes = from.strides_bytes.empty()
+                               ? contiguous_strides(from.box, from.tensor.dtype)
+                               : from.strides_bytes};
+}
+
+ShardRecord PlannedShard::shard() const {
+  return {.part = 0,
+          .box = box(),
+          .grid = grid,
+          .first_piece = first_piece,
+          .pieces = pieces,
+          .first_entry = first_entry};
+}
+
+TensorRecord PlannedShard::record() const {
+  TensorRecord record{
+      .spec = spec(), .kind = item->kind, .alias_of = item->alias_of, .tile = tile, .shards = {}};
+  if (item->kind != TensorKind::kAlias) record.shards.push_back(shard());
+  return record;
+}
 
 Result<SavePlan> plan_save(std::span<const SaveItem> items, ParentDedup& parent,
                            uint64_t first_entry, bool twins) {
@@ -122,7 +135,7 @@ Result<SavePlan> plan_save(std::span<const SaveItem> items, ParentDedup& parent,
       return planned.status().with_context("tensor \"" + item.shard.tensor.name + "\"");
     }
     plan.raw_bytes += planned->raw_bytes;
-    plan.shards.push_back(std::move(planned).value());
+    plan.shards.push_back(*planned);
   }
   lay_runs(plan, twins);
   return plan;

@@ -11,21 +11,27 @@
 
 namespace caisson {
 
+// What stage 1 found out about an item, and no more: a save may have a million of small tensors,
+// all of which are planned before the last is saved.
 struct PlannedShard {
   const SaveItem* item = nullptr;
-  BoxMemory memory;
-  TensorRecord record;     // as the part's directory will hold it: one shard, or an alias
+  Shape tile;
+  PieceGrid grid;
+  uint64_t first_piece = 0, pieces = 0, first_entry = 0;  // as ShardRecord; none of an alias
   ParentShard parent;
-  uint64_t raw_bytes = 0;  // of the pieces that this rank stores
+  uint64_t raw_bytes = 0;     // of the pieces that this rank stores
   bool is_one_piece = false;  // the box is
 
-  const ShardRecord& shard() const { return record.shards.front(); }
+  const TensorSpec& spec() const { return item->shard.tensor; }
+  const Box& box() const { return item->shard.box; }
   // The box of the i-th piece that this rank stores.
   Box piece(uint64_t i) const {
-    if (is_one_piece) return shard().box;
-    return piece_at(shard().grid, shard().box, shard().first_piece + i);
+    return is_one_piece ? box() : piece_at(grid, box(), first_piece + i);
   }
-  uint64_t pieces() const { return record.shards.empty() ? 0 : shard().pieces; }
+  BoxMemory memory() const;
+  ShardRecord shard() const;
+  // As the part's directory will hold it: one shard, or an alias.
+  TensorRecord record() const;
 };
 
 // Units of work that follow each other: the pieces of a shard, and with each, where the shard has a

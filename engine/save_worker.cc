@@ -158,13 +158,14 @@ Status SaveWorker::for_each_piece(const SaveBatch& batch, const Visit& visit) {
     plan_ = batch.plan;
     run_index_ = 0;
     parent_.selected = twin_parent_.selected = nullptr;
+    memory_.shard = twin_memory_.shard = nullptr;
   }
   const SavePlan& plan = *plan_;
   const auto visit_piece = [&](const PlannedShard& shard, uint64_t i, Role role,
                                uint64_t in_a_row) {
     const auto piece = tile(plan, shard, i, role, in_a_row);
     const Status status = piece.ok() ? visit(*piece) : piece.status();
-    return status.ok() ? status : status.with_context("tensor \"" + shard.record.spec.name + "\"");
+    return status.ok() ? status : status.with_context("tensor \"" + shard.spec().name + "\"");
   };
   for (uint64_t unit = batch.first; unit < batch.first + batch.count; ++unit) {
     if (shared_.config.stop.stop_requested()) return cancelled("the save was cancelled");
@@ -185,16 +186,19 @@ Result<SaveWorker::Piece> SaveWorker::tile(const SavePlan& plan, const PlannedSh
                                            uint64_t i, Role role, uint64_t in_a_row) {
   const Box box = shard.piece(i);
   CAISSON_ASSIGN_OR_RETURN(const uint64_t raw_bytes,
-                           packed_bytes(box.elements(), shard.record.spec.dtype));
+                           packed_bytes(box.elements(), shard.spec().dtype));
   if (raw_bytes == 0 || raw_bytes > kPieceBytesMax) {
     return invalid_argument("its tile " + to_string(box) + " has " + std::to_string(raw_bytes) +
                             " bytes, a chunk takes 1 to " + std::to_string(kPieceBytesMax));
   }
+  ShardMemory& known = role == Role::kTwin ? twin_memory_ : memory_;
+  if (known.shard != &shard) known = {&shard, shard.memory()};
   return Piece{.shard = shard,
+               .memory = known.memory,
                .role = role,
                .index = i,
                .in_a_row = in_a_row,
-               .number = shard.shard().first_entry - plan.first_entry + i,
+               .number = shard.first_entry - plan.first_entry + i,
                .box = box,
                .raw_bytes = raw_bytes};
 }
@@ -206,7 +210,7 @@ Status SaveWorker::save_piece(const Piece& piece, SaveBatch& batch) {
   packs_.expect(shared_.bytes_left.load(std::memory_order_relaxed) / workers_ + kPieceBytesMax);
   shared_.bytes_left.fetch_sub(piece.raw_bytes, std::memory_order_relaxed);
   batch.raw_bytes += piece.raw_bytes;
-  if (!band_.holds(piece.shard, piece.index)) mark_sampled(piece.shard, piece.number, piece.box);
+  if (!band_.holds(piece.shard, piece.index)) mark_sampled(piece, piece.number, piece.box);
   if (piece.role != Role::kTwin) base_ = {};
   if (piece.raw_bytes <= format::kInlineBytesMax &&
       shared_.part.try_reserve_inline(piece.raw_bytes)) {
@@ -241,10 +245,10 @@ std::optional<PlacedChunk> SaveWorker::find_in_parent(const Piece& piece) {
   ParentView& view = parent_of(piece);
   std::optional<PlacedChunk> parent;
   if (planned.match == ParentShard::Match::kSame) {
-    parent = view.dedup.find(planned, piece.shard.shard().first_piece + piece.index);
+    parent = view.dedup.find(planned, piece.shard.first_piece + piece.index);
   } else {
     if (view.selected != &piece.shard) {
-      view.dedup.select(piece.shard.record.spec, piece.shard.shard().box);
+      view.dedup.select(piece.shard.spec(), piece.shard.box());
       view.selected = &piece.shard;
     }
     parent = view.dedup.find(piece.box);
@@ -292,7 +296,7 @@ Status SaveWorker::store_piece(const Piece& piece, std::optional<PlacedChunk> pa
     // A look at memory that nobody has read costs as much as the one after the copy twice.
     const bool look = !policy_.expects_coding();
     choice = choose_codec(
-        piece, look ? contiguous_piece(piece.memory(), piece.box, piece.dtype()) : Bytes());
+        piece, look ? contiguous_piece(piece.memory, piece.box, piece.dtype()) : Bytes());
   }
   const bool stored_raw = choice && choice->codec == CodecId::kRaw;
   MutableBytes raw;
@@ -352,7 +356,7 @@ void SaveWorker::count_codec(CodecChoice choice, const format::ChunkEntry& entry
 // A weight with its master beside it is the master's base, which no delta can be.
 bool SaveWorker::may_be_delta(const Piece& piece) const {
   return piece.role != Role::kBase && shared_.config.delta && policy_.may_spend() &&
-         shared_.config.delta(piece.shard.record.spec.name);
+         shared_.config.delta(piece.shard.spec().name);
 }
 
 // Into the segment being filled: against a base, if there is one that helps, else by itself.
@@ -481,12 +485,12 @@ Result<Bytes> SaveWorker::encode_for(const Piece& piece, CodecChoice choice, Byt
 
 std::optional<CodecChoice> SaveWorker::choose_codec(const Piece& piece, Bytes raw) {
   policy_.on_device(packs_.device_use());
-  return policy_.choose(piece.shard.record, codec_context_, raw);
+  return policy_.choose(piece.shard.spec(), codec_context_, raw);
 }
 
 size_t SaveWorker::begin_band(const Piece& piece, uint64_t tiles_max) {
   const size_t tiles = band_.begin(piece.shard, piece.index, std::min(tiles_max, piece.in_a_row));
-  for (size_t i = 1; i < tiles; ++i) mark_sampled(piece.shard, piece.number + i, band_.box(i));
+  for (size_t i = 1; i < tiles; ++i) mark_sampled(piece, piece.number + i, band_.box(i));
   return tiles;
 }
 
@@ -496,7 +500,7 @@ Result<Digest> SaveWorker::gather_into_segment(const Piece& piece, MutableBytes&
   const bool aligned = is_block_aligned(piece.raw_bytes);
   if (!band_.holds_packed(piece.shard, piece.index)) {
     // Only as many of those beside it as will be stored raw, too, each in its place.
-    uint64_t alike = policy_.raw_in_a_row(piece.shard.record);
+    uint64_t alike = policy_.raw_in_a_row(piece.shard.spec());
     if (piece.raw_bytes % (aligned ? format::kBlockBytes : format::kOffsetUnit) != 0) alike = 0;
     const uint64_t room =
         alike > 0 ? packs_.reservations_in_a_row(piece.raw_bytes, aligned) : uint64_t{1};
@@ -519,14 +523,14 @@ Result<Digest> SaveWorker::gather_into_segment(const Piece& piece, MutableBytes&
 Digest SaveWorker::copy_hashed(const Piece& piece, MutableBytes to, CopyStores stores) {
   const TraceSpan span(trace_, hash_row_, "copy and hash", piece.raw_bytes);
   const auto began = SteadyClock::now();
-  const Digest digest = gather_hashed(piece.memory(), piece.box, piece.dtype(), to, stores);
+  const Digest digest = gather_hashed(piece.memory, piece.box, piece.dtype(), to, stores);
   policy_.on_gathered(piece.raw_bytes, seconds_since(began));
   return digest;
 }
 
 std::optional<Digest> SaveWorker::hash_in_place(const Piece& piece) {
   const TraceSpan span(trace_, hash_row_, "hash in place", piece.raw_bytes);
-  return digest_in_place(piece.memory(), piece.box, piece.dtype());
+  return digest_in_place(piece.memory, piece.box, piece.dtype());
 }
 
 void SaveWorker::place(const Piece& piece, PlacedChunk chunk, SaveBatch& batch) {
@@ -540,9 +544,9 @@ void SaveWorker::reuse(const Piece& piece, PlacedChunk chunk, SaveBatch& batch) 
 }
 
 // Before the piece is read, so that no later change is missed.
-void SaveWorker::mark_sampled(const PlannedShard& shard, uint64_t number, const Box& box) {
+void SaveWorker::mark_sampled(const Piece& piece, uint64_t number, const Box& box) {
   if (shared_.config.memory_check != MemoryCheck::kSampled) return;
-  plan_->marks[number] = sample_of(shard.memory, box, shard.record.spec.dtype);
+  plan_->marks[number] = sample_of(piece.memory, box, piece.dtype());
 }
 
 void SaveWorker::mark_digest(const Piece& piece, const Digest& digest) {
@@ -552,7 +556,7 @@ void SaveWorker::mark_digest(const Piece& piece, const Digest& digest) {
 
 uint64_t SaveWorker::mark_now(const Piece& piece) {
   if (shared_.config.memory_check == MemoryCheck::kSampled) {
-    return sample_of(piece.memory(), piece.box, piece.dtype());
+    return sample_of(piece.memory, piece.box, piece.dtype());
   }
   if (const auto digest = hash_in_place(piece)) return mark_of(*digest);
   return mark_of(copy_hashed(piece, scratch_.first(piece.raw_bytes), CopyStores::kCached));

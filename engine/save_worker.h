@@ -56,6 +56,7 @@ class SaveWorker {
   // Stage 1's result: a piece of lent memory on its way.
   struct Piece {
     const PlannedShard& shard;
+    const BoxMemory& memory;
     Role role;
     uint64_t index;     // of those of its shard that this rank stores
     uint64_t in_a_row;  // so many of them come next in this batch, itself included
@@ -63,14 +64,17 @@ class SaveWorker {
     Box box;
     uint64_t raw_bytes;
 
-    DType dtype() const { return shard.record.spec.dtype; }
-    const BoxMemory& memory() const { return shard.memory; }
+    DType dtype() const { return shard.spec().dtype; }
   };
 
   // The parent, turned to the pieces of one shard.
   struct ParentView {
     ParentDedup dedup;
     const PlannedShard* selected = nullptr;
+  };
+  struct ShardMemory {
+    const PlannedShard* shard = nullptr;
+    BoxMemory memory;
   };
   // What stage 4 made of a piece.
   struct Stored {
@@ -90,8 +94,8 @@ class SaveWorker {
   template <typename Visit>
   Status for_each_piece(const SaveBatch& batch, const Visit& visit);
 
-  static Result<Piece> tile(const SavePlan& plan, const PlannedShard& shard, uint64_t i, Role role,
-                            uint64_t in_a_row);
+  Result<Piece> tile(const SavePlan& plan, const PlannedShard& shard, uint64_t i, Role role,
+                     uint64_t in_a_row);
   Status save_piece(const Piece& piece, SaveBatch& batch);
   void save_inline(const Piece& piece, SaveBatch& batch);
   ParentView& parent_of(const Piece& piece) {
@@ -123,7 +127,7 @@ class SaveWorker {
   void reuse(const Piece& piece, PlacedChunk chunk, SaveBatch& batch);
 
   // Is the memory what it was when it was read? `mark_*` note what it was like.
-  void mark_sampled(const PlannedShard& shard, uint64_t number, const Box& box);
+  void mark_sampled(const Piece& piece, uint64_t number, const Box& box);
   void mark_digest(const Piece& piece, const Digest& digest);
   Status check_piece(const Piece& piece);
   uint64_t mark_now(const Piece& piece);
@@ -143,7 +147,9 @@ class SaveWorker {
   Trace* const trace_;
   const std::string trace_rows_;  // what the rows of this worker begin with
   uint32_t hash_row_ = 0, encode_row_ = 0, check_row_ = 0;
-  ParentView parent_, twin_parent_;  // twins apart: their pieces come in turn with their bases'
+  // Twins apart: their pieces come in turn with their bases'.
+  ParentView parent_, twin_parent_;
+  ShardMemory memory_, twin_memory_;
   CodecContext codec_context_;
   CodecPolicy policy_;
   CodecTally tally_;

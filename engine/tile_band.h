@@ -43,6 +43,7 @@ class TileBand {
 
  private:
   const PlannedShard* shard_ = nullptr;
+  BoxMemory memory_;  // its
   uint64_t first_ = 0;
   size_t tiles_ = 0;
   bool swept_ = false;

@@ -51,17 +51,17 @@ struct TwinKey {
 };
 
 TwinKey key_of(const PlannedShard& shard, const Samples& rounded) {
-  return {.shape = shard.record.spec.shape,
-          .box = shard.shard().box,
-          .grid = shard.shard().grid,
-          .first_piece = shard.shard().first_piece,
-          .pieces = shard.shard().pieces,
+  return {.shape = shard.spec().shape,
+          .box = shard.box(),
+          .grid = shard.grid,
+          .first_piece = shard.first_piece,
+          .pieces = shard.pieces,
           .rounded = rounded};
 }
 
 bool is_candidate(const PlannedShard& shard, DType dtype) {
-  return shard.record.kind == TensorKind::kTensor && shard.record.spec.dtype == dtype &&
-         shard.pieces() > 0 && shard.memory.box.elements() >= kElementsMin;
+  return shard.item->kind == TensorKind::kTensor && shard.spec().dtype == dtype &&
+         shard.pieces > 0 && shard.box().elements() >= kElementsMin;
 }
 
 // A constant tensor is the rounding of any other of its value, and codes to nothing by itself.
@@ -99,7 +99,7 @@ std::vector<std::optional<uint32_t>> find_twin_bases(std::span<const PlannedShar
   for (uint32_t i = 0; i < shards.size(); ++i) {
     if (!is_candidate(shards[i], kWeight)) continue;
     Samples samples;
-    visit_samples(shards[i].memory, [&](uint64_t at, const std::byte* element) {
+    visit_samples(shards[i].memory(), [&](uint64_t at, const std::byte* element) {
       samples[at] = load_le<uint16_t>(element);
     });
     if (!is_constant(samples)) weights.emplace(key_of(shards[i], samples), i);
@@ -107,7 +107,7 @@ std::vector<std::optional<uint32_t>> find_twin_bases(std::span<const PlannedShar
   std::vector<std::optional<uint32_t>> bases(shards.size());
   for (uint32_t i = 0; i < shards.size() && !weights.empty(); ++i) {
     if (!is_candidate(shards[i], kMaster)) continue;
-    for (const Samples& rounded : roundings(shards[i].memory)) {
+    for (const Samples& rounded : roundings(shards[i].memory())) {
       const auto found = weights.find(key_of(shards[i], rounded));
       if (found == weights.end()) continue;
       bases[i] = found->second;

@@ -11,13 +11,13 @@ namespace {
 class SaveCodecTest : public ::testing::Test {
  protected:
   SaveCodecTest() : numbers_(testing::random_bytes(1 << 20, 1)) {
-    record_.spec = {"weight", testing::kBf16, testing::shape_of({1024, 512})};
+    spec_ = {"weight", testing::kBf16, testing::shape_of({1024, 512})};
     for (size_t at = 1; at < numbers_.size(); at += 2) {
       numbers_[at] = (numbers_[at] & std::byte{0x81}) | std::byte{0x3c};
     }
   }
   CodecChoice choose(CodecPolicy& policy, const std::vector<std::byte>& raw) {
-    return policy.choose(record_, context_, raw).value();
+    return policy.choose(spec_, context_, raw).value();
   }
   CodecChoice choose(CodecPolicy& policy) { return choose(policy, numbers_); }
   // A second of a worker that does nothing but gather and code, at these rates in bytes a second.
@@ -36,7 +36,7 @@ class SaveCodecTest : public ::testing::Test {
     policy.on_device(use_);
   }
 
-  TensorRecord record_;
+  TensorSpec spec_;
   std::vector<std::byte> numbers_;
   CodecContext context_;
   DeviceUse use_;
@@ -69,7 +69,7 @@ TEST_F(SaveCodecTest, ADeviceFasterThanTheCodecGetsRawBytes) {
   EXPECT_EQ(choose(policy).codec, CodecId::kRaw);
   EXPECT_EQ(choose(policy).reason, CodecReason::kDeviceIdles);
   EXPECT_FALSE(policy.may_code());
-  EXPECT_GT(policy.raw_in_a_row(record_), 64u);
+  EXPECT_GT(policy.raw_in_a_row(spec_), 64u);
   // Now and then a piece is coded, or it would never be known that coding got faster.
   int coded = 0;
   for (int i = 0; i < 1000; ++i) coded += choose(policy).codec == CodecId::kRaw ? 0 : 1;
@@ -131,19 +131,19 @@ TEST_F(SaveCodecTest, NoGainIsRawWhateverTheDeviceDoes) {
 TEST_F(SaveCodecTest, WhatLooksLikeNoiseIsNotLookedAtEachTime) {
   CodecPolicy policy({});
   const auto noise = testing::random_bytes(1 << 20, 2);
-  EXPECT_EQ(policy.raw_in_a_row(record_), 0u);
-  EXPECT_FALSE(policy.choose(record_, context_, {}));
+  EXPECT_EQ(policy.raw_in_a_row(spec_), 0u);
+  EXPECT_FALSE(policy.choose(spec_, context_, {}));
   EXPECT_EQ(choose(policy, noise).codec, CodecId::kRaw);
-  const uint64_t unseen = policy.raw_in_a_row(record_);
+  const uint64_t unseen = policy.raw_in_a_row(spec_);
   EXPECT_GT(unseen, 0u);
   for (uint64_t i = 0; i < unseen; ++i) {
-    const auto choice = policy.choose(record_, context_, {});
+    const auto choice = policy.choose(spec_, context_, {});
     ASSERT_TRUE(choice);
     EXPECT_EQ(choice->codec, CodecId::kRaw);
   }
   EXPECT_EQ(choose(policy).codec, CodecId::kBitPlanes);  // looked at again
   EXPECT_EQ(choose(policy, noise).codec, CodecId::kRaw);
-  const TensorRecord other = record_;
+  const TensorSpec other = spec_;
   EXPECT_FALSE(policy.choose(other, context_, {}));
 }
 
@@ -170,14 +170,14 @@ TEST_F(SaveCodecTest, ProcessorTimeIsBounded) {
   EXPECT_EQ(choose(quarter).codec, CodecId::kBitPlanes);
 
   CodecPolicy none({.cpu = 0});
-  EXPECT_EQ(none.choose(record_, context_, {})->codec, CodecId::kRaw);  // without a look
+  EXPECT_EQ(none.choose(spec_, context_, {})->codec, CodecId::kRaw);  // without a look
 }
 
 TEST_F(SaveCodecTest, ACodecThatIsNamedIsTaken) {
   for (const char* name : {"raw", "zstd", "planes", "entropy"}) {
     ASSERT_TRUE(check_codec_policy(name).ok());
     CodecPolicy policy({.codec = name, .cpu = 0});
-    const auto choice = policy.choose(record_, context_, {});
+    const auto choice = policy.choose(spec_, context_, {});
     ASSERT_TRUE(choice);
     EXPECT_EQ(find_codec(static_cast<uint8_t>(choice->codec)).value()->name(), name);
     EXPECT_EQ(choice->reason, CodecReason::kAsked);
