@@ -17,8 +17,7 @@ Result<ByteVector> read_blob(ObjectStore& objects, Manifest& manifest, MemoryBud
                              const std::string& blob) {
   const format::Root& root = manifest.root();
   const std::string name = root.run + "/" + std::to_string(root.step);
-  CAISSON_ASSIGN_OR_RETURN(const std::shared_ptr<const TensorRecord> record,
-                           manifest.find(blob));
+  CAISSON_ASSIGN_OR_RETURN(const std::shared_ptr<const TensorRecord> record, manifest.find(blob));
   if (record == nullptr) {
     return not_found(name + " has no blob \"" + blob + "\"; next: caisson show STORE " + name);
   }

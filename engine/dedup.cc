@@ -161,8 +161,8 @@ Result<Bytes> ParentDedup::read_anchor(const Anchor& anchor) {
 
 const format::ChunkEntry* ParentDedup::entry_at(uint32_t part, uint64_t wanted) {
   if (parent_ == nullptr || !error_.ok()) return nullptr;
-  const bool held = window_part_ == part && wanted >= window_first_ &&
-                    wanted - window_first_ < window_.size();
+  const bool held =
+      window_part_ == part && wanted >= window_first_ && wanted - window_first_ < window_.size();
   if (!held) {
     const bool in_order = window_part_ == part && wanted == window_first_ + window_.size();
     const uint64_t count =

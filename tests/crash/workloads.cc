@@ -185,7 +185,8 @@ Status stored_as(const SaveReport& report, std::string_view codec) {
   for (const CodecUse& use : report.codecs) {
     if (use.codec == codec && use.chunks > 0) return {};
   }
-  return {StatusCode::kInvalidArgument, report.name + " has no chunk stored as " + std::string(codec)};
+  return {StatusCode::kInvalidArgument,
+          report.name + " has no chunk stored as " + std::string(codec)};
 }
 
 // Twins beside their bases, and deltas whose anchor's checkpoint is given up under them.

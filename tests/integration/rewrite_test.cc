@@ -151,7 +151,7 @@ TEST_F(RewriteTest, TheSameContentInPacksOfItsOwn) {
   EXPECT_EQ(report->tensors, before.tensors);
   EXPECT_EQ(report->raw_bytes, before.raw_bytes);
   EXPECT_EQ(report->foreign_packs_before, 1u);
-  EXPECT_EQ(report->packs, 1u);  // not one a batch
+  EXPECT_EQ(report->packs, 1u);                      // not one a batch
   EXPECT_EQ(log()->state()->seq(), log_before + 2);  // open, replace
 
   EXPECT_EQ(saves_of("run/2").size(), 1u);

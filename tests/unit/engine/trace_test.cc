@@ -87,10 +87,8 @@ TEST(Trace, OfASaveAndARestoreTellsEveryByte) {
   auto save = store->save("run/1", {.tensors = {&shard, 1}, .blobs = {}, .aliases = {}}).value();
   ASSERT_TRUE(save.wait().ok());
   ByteVector found(tensor.bytes.size());
-  const TensorTarget target{.name = "t",
-                            .box = Box::whole(tensor.spec.shape),
-                            .data = found.data(),
-                            .strides_bytes = {}};
+  const TensorTarget target{
+      .name = "t", .box = Box::whole(tensor.spec.shape), .data = found.data(), .strides_bytes = {}};
   ASSERT_TRUE(store->restore("run/1", {&target, 1}).ok());
   ASSERT_EQ(found, tensor.bytes);
 
