@@ -209,6 +209,7 @@ PieceGrid choose_pieces(const Shape& shape, DType dtype, const Shape& tile, cons
   tiles.cell = tile.dims;
   if (is_empty(box)) return tiles;
   const uint64_t clipped = piece_count(tiles, box);
+  CAISSON_CHECK(clipped > 0);  // of a box that is not empty
   if (box.elements() / clipped >= kClippedElementsMin) return tiles;
   const PieceGrid own = own_grid(dtype, box);
   return clipped <= piece_count(own, box) ? tiles : own;
