@@ -29,6 +29,8 @@ class Descriptor {
  public:
   explicit Descriptor(int fd = -1) : fd_(fd) {}
   ~Descriptor() { reset(); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
   Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   Descriptor& operator=(Descriptor&& other) noexcept {
     std::swap(fd_, other.fd_);
@@ -209,6 +211,7 @@ Result<std::vector<Json>> run_ranks(const std::string& verb, std::span<const Jso
   if (stop.stop_requested()) return cancelled("interrupted");
   if (!failure.ok()) return failure;
   std::vector<Json> results;
+  results.reserve(children.size());
   for (Child& child : children) results.push_back(std::move(*child.result));
   return results;
 }
