@@ -260,6 +260,7 @@ class ExportPlanner {
     }
     if (left.empty()) return ok_status();
     std::vector<TensorSpec> rest;
+    rest.reserve(left.size());
     for (const auto& [tensor, spec] : left) rest.push_back(*spec);
     return add_file(directory + "/more.safetensors", std::move(rest), plan);
   }
