@@ -27,14 +27,16 @@ Result<const Codec*> find_codec(uint8_t id) {
       return &twin_codec();
     case CodecId::kDelta:
       return &delta_codec();
+    case CodecId::kSparse:
+      return &sparse_codec();
   }
   return unsupported("chunk codec " + std::to_string(id) +
-                     " is not in this build, which knows 0 to 5; use a newer caisson");
+                     " is not in this build, which knows 0 to 6; use a newer caisson");
 }
 
 Result<const Codec*> find_codec(std::string_view name) {
-  const std::array<const Codec*, 4> codecs = {&raw_codec(), &zstd_codec(), &bit_planes_codec(),
-                                              &entropy_planes_codec()};
+  const std::array<const Codec*, 5> codecs = {&raw_codec(), &zstd_codec(), &bit_planes_codec(),
+                                              &entropy_planes_codec(), &sparse_codec()};
   std::string names;
   for (const Codec* codec : codecs) {
     if (codec->name() == name) return codec;

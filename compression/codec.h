@@ -22,8 +22,9 @@ enum class CodecId : uint8_t {
   kEntropyPlanes = 3,  // floats: exponents as Huffman codes, smaller and slower
   kTwin = 4,           // fp32 master beside its bf16 weight; has a base
   kDelta = 5,          // against the same tile of an anchor checkpoint; has a base
+  kSparse = 6,         // without its blocks of zeros; what is left as planes
 };
-inline constexpr size_t kCodecs = 6;
+inline constexpr size_t kCodecs = 7;
 
 // What a codec may know of the raw bytes: the element's kind and width. DLPack codes (tensor.h).
 struct ElementFormat {
@@ -66,8 +67,8 @@ class Codec {
 // The codec of a stored id; kUnsupported for one that this build does not know (the message says
 // which version to use), never null.
 Result<const Codec*> find_codec(uint8_t id);
-// By name, for options and the CLI, of those without a base: "raw", "zstd", "planes", "entropy".
-// kInvalidArgument lists the names.
+// By name, for options and the CLI, of those without a base: "raw", "zstd", "planes", "entropy",
+// "sparse". kInvalidArgument lists the names.
 Result<const Codec*> find_codec(std::string_view name);
 
 }  // namespace caisson

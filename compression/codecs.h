@@ -16,6 +16,7 @@ const Codec& bit_planes_codec();
 const Codec& entropy_planes_codec();
 const Codec& twin_codec();
 const Codec& delta_codec();
+const Codec& sparse_codec();
 
 // libzstd told to find no matches: Huffman codes of bytes in an ordinary zstd frame. Gives the size
 // of the frame, 0 when it would not be smaller than `to`.
@@ -34,6 +35,8 @@ struct LookedAt {
 // The plan of the chunk, from the latest look if that was at it.
 const std::optional<PlanePlan>& plan_of(CodecContext& context, ElementFormat format, Bytes raw);
 void forget_look(CodecContext& context);
+// About what planes make of a chunk; raw.size() where they do not pay.
+uint64_t planes_bytes(ElementFormat format, Bytes raw);
 
 // What a CodecContext holds. zstd_codec.cc knows the pointers' types; another codec with scratch
 // adds its own member.
@@ -48,6 +51,7 @@ struct CodecContext::State {
   std::unique_ptr<PlaneScratch> planes;
   LookedAt looked_at;
   std::vector<std::byte> delta;  // the planes of a section
+  std::vector<std::byte> kept;   // the blocks of a sparse chunk
 };
 
 }  // namespace caisson

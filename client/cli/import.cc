@@ -55,8 +55,8 @@ class ImportCommand final : public Command {
         ->required();
     app.add_option("--ranks", ranks_, "Processes that write the checkpoint together")
         ->check(CLI::Range(1U, kRanksMax));
-    app.add_option("--codec", options_.codec, "raw, zstd, planes, entropy or auto")
-        ->check(CLI::IsMember({"raw", "zstd", "planes", "entropy", "auto"}));
+    app.add_option("--codec", options_.codec, "raw, zstd, planes, entropy, sparse or auto")
+        ->check(CLI::IsMember({"raw", "zstd", "planes", "entropy", "sparse", "auto"}));
     app.add_option("--codec-cpu", options_.codec_cpu,
                    "Cores that auto may spend on coding, such as 0.25; by default as much as helps")
         ->check(CLI::NonNegativeNumber);

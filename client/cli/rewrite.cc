@@ -17,8 +17,8 @@ class RewriteCommand final : public Command {
   void define(CLI::App& app) override {
     app.add_option("store", store_, "Directory of the store")->required();
     app.add_option("name", name_, "Checkpoint: run/step or run/latest")->required();
-    app.add_option("--codec", options_.codec, "raw, zstd, planes, entropy or auto")
-        ->check(CLI::IsMember({"raw", "zstd", "planes", "entropy", "auto"}));
+    app.add_option("--codec", options_.codec, "raw, zstd, planes, entropy, sparse or auto")
+        ->check(CLI::IsMember({"raw", "zstd", "planes", "entropy", "sparse", "auto"}));
     app.add_option("--workers", options_.workers, "Threads that read, hash and write")
         ->check(CLI::Range(1U, 256U));
   }

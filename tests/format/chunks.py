@@ -3,6 +3,7 @@
 import struct
 
 import planes
+import sparse
 import zstandard
 from conventions import Damaged, Ref, need, salt
 
@@ -36,6 +37,8 @@ def decode_alone(codec, stored, raw_bytes):
         return zstandard.ZstdDecompressor().decompress(stored, max_output_size=raw_bytes)
     if codec in (2, 3):
         return planes.decode(codec, stored, raw_bytes)
+    if codec == 6:
+        return sparse.decode(stored, raw_bytes)
     raise Damaged("codec %d: has a base, or is of a newer version" % codec)
 
 

@@ -10,6 +10,7 @@ golden="$source/tests/golden/v1"
 reader=("$python" "$source/tests/format/reader.py")
 
 "$python" "$source/tests/format/bases.py"  # the specification's own examples
+"$python" "$source/tests/format/sparse.py"
 "${reader[@]}" "$golden/store" check "$golden/expected.json"
 "${reader[@]}" "$source/tests/golden/coded/store" check "$source/tests/golden/coded/expected.json"
 spread="$source/tests/golden/v1-directories"

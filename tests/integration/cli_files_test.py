@@ -26,13 +26,14 @@ class Files(CliCase):
             "fp16": normal.astype(np.float16), "fp64": normal.astype(np.float64),
             "e4m3": normal.astype(ml_dtypes.float8_e4m3fn),
             "e5m2": normal.astype(ml_dtypes.float8_e5m2),
+            "rows": np.where(np.arange(70_001) // 500 % 3 == 0, normal, 0).astype(np.float32),
         }  # fmt: skip
         source = self.dir / "floats.safetensors"
         safetensors.numpy.save_file(tensors, source)
         sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "format"))
         import reader
 
-        for codec, number in (("planes", 2), ("entropy", 3)):
+        for codec, number in (("planes", 2), ("entropy", 3), ("sparse", 6)):
             store = self.dir / codec
             self.run_cli("import", store, "run/1", source, "--codec", codec)
             self.run_cli("verify", store, "--depth", "full")

@@ -385,6 +385,27 @@ Result<ByteVector> round_trip_float(Bytes bytes) {
   return float_samples<kCodec>().front();
 }
 
+// A quarter of the float sample's blocks are zero; its short last one is not.
+std::vector<ByteVector> sparse_samples() {
+  ByteVector raw = float_sample_raw();
+  for (size_t at = 128; at + 64 <= raw.size(); at += 256) {
+    std::fill_n(raw.data() + at, 64, std::byte{0});
+  }
+  ByteVector stored(raw.size());
+  CodecContext context;
+  const ElementFormat fp32{.code = 2, .bits = 32};
+  stored.resize(find_codec("sparse").value()->encode(context, fp32, raw, {}, stored).value());
+  CAISSON_CHECK(!stored.empty());
+  return {stored};
+}
+Result<ByteVector> round_trip_sparse(Bytes bytes) {
+  CodecContext context;
+  ByteVector raw(float_sample_raw().size());
+  CAISSON_RETURN_IF_ERROR(find_codec("sparse").value()->decode(context, {}, bytes, {}, raw));
+  static const ByteVector sample = sparse_samples().front();
+  return sample;
+}
+
 // The codecs with a base, which is the sample's bf16 rounding, or the sample with a few changes.
 template <uint8_t kCodec>
 ByteVector sample_base() {
@@ -460,6 +481,7 @@ const std::vector<DecoderCase>& decoder_cases() {
       {"entropy", float_samples<3>, reseal_nothing, round_trip_float<3>},
       {"twin", based_samples<4>, reseal_nothing, round_trip_based<4>},
       {"delta", based_samples<5>, reseal_nothing, round_trip_based<5>},
+      {"sparse", sparse_samples, reseal_nothing, round_trip_sparse},
   };
   return cases;
 }

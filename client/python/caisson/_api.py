@@ -83,7 +83,7 @@ def save(
         blobs: name -> bytes that belong to the checkpoint.
         metadata: what JSON can hold, kept with the checkpoint.
         wait: False returns a PendingSave at once, having copied the tensors (see stage).
-        codec: "auto" chooses for each chunk; or "raw", "zstd", "planes", "entropy".
+        codec: "auto" chooses for each chunk; or "raw", "zstd", "planes", "entropy", "sparse".
         codec_cpu_max: cores that "auto" spends on coding at most; 0: no bound.
         delta: a glob; tensors that match are stored as differences from the checkpoint that the save
             is compared with, where that is clearly smaller.

@@ -32,11 +32,12 @@ TEST(Codec, Registry) {
   EXPECT_EQ(find_codec(uint8_t{5}).value()->name(), "delta");
   // Codecs with a base are not asked for by name.
   EXPECT_EQ(find_codec("twin").status().code(), StatusCode::kInvalidArgument);
-  for (const int id : {6, 255}) {
+  for (const int id : {7, 255}) {
     EXPECT_EQ(find_codec(static_cast<uint8_t>(id)).status().code(), StatusCode::kUnsupported);
   }
   const Status unknown = find_codec("lz4").status();
   EXPECT_EQ(unknown.code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(find_codec("sparse").value()->id(), CodecId::kSparse);
   EXPECT_THAT(unknown.to_string(), ::testing::HasSubstr("\"raw\", \"zstd\""));
 }
 

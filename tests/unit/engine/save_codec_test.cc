@@ -174,7 +174,7 @@ TEST_F(SaveCodecTest, ProcessorTimeIsBounded) {
 }
 
 TEST_F(SaveCodecTest, ACodecThatIsNamedIsTaken) {
-  for (const char* name : {"raw", "zstd", "planes", "entropy"}) {
+  for (const char* name : {"raw", "zstd", "planes", "entropy", "sparse"}) {
     ASSERT_TRUE(check_codec_policy(name).ok());
     CodecPolicy policy({.codec = name, .cpu = 0});
     const auto choice = policy.choose(spec_, context_, {});

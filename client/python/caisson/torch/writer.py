@@ -59,7 +59,7 @@ class CaissonStorageWriter(StorageWriter, AsyncStager):
     Args:
         path: see above; a checkpoint_id given to save or async_save replaces it.
         overwrite: replace a checkpoint that is there; else CheckpointException says that one is.
-        codec: "auto", "raw", "planes", "entropy" or "zstd".
+        codec: "auto", "raw", "planes", "entropy", "sparse" or "zstd".
         dedup: compare with the run's latest checkpoint and store only what changed.
         base: another checkpoint to compare with, "run/step": for a fork.
         memory_check: "sampled", "off" or "full": how tensors that change during a save are noticed.
