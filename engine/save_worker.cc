@@ -412,7 +412,7 @@ Result<std::optional<SaveWorker::Stored>> SaveWorker::encode_delta(const Piece& 
   const ElementFormat element = element_format(piece.dtype());
   const Result<Bytes> base = parent_of(piece).dedup.read_anchor(*anchor);
   if (!base.ok()) return std::optional<Stored>();
-  const uint64_t alone = planes_bytes(element, raw);
+  const uint64_t alone = bytes_alone(element, raw);
   CAISSON_ASSIGN_OR_RETURN(const Bytes encoded,
                            encode_with_base(CodecId::kDelta, piece, raw, anchor->ref, *base,
                                             alone - alone / kDeltaGainDivisor));

@@ -57,8 +57,8 @@ Content::Content(uint32_t version) : version_(version) {
   whole_ = part(0, 1);
 }
 
-// Numbers of few exponents: a weight and its master, of which the latter is stored as a twin, and a
-// tensor that changes little from version to version, for deltas.
+// Numbers of few exponents: a weight and its master, of which the latter is stored as a twin, a
+// tensor that changes little from version to version, for deltas, and one with rows of zeros.
 void Content::add_coded() {
   const TensorSpec master = spec("optimizer/master", kF32, 128, 64);
   const TensorSpec weight = spec("optimizer/weight", kBf16, 128, 64);
@@ -73,6 +73,10 @@ void Content::add_coded() {
     slow[at] = (slow[at] & std::byte{0x81}) | std::byte{0x3c};
     if (at % 128 == 1) slow[at - 1] ^= static_cast<std::byte>(version_ & 0xff);
   }
+  ByteVector rows = numbers;
+  for (size_t at = 0; at < rows.size(); at += 1024)
+    std::fill_n(rows.data() + at, 512, std::byte{0});
+  tensors_.push_back({spec("optimizer/rows", kF32, 128, 64), std::move(rows)});
   tensors_.push_back({master, std::move(numbers)});
   tensors_.push_back({weight, std::move(rounded)});
   tensors_.push_back({spec("slow", kBf16, 128, 64), std::move(slow)});

@@ -199,6 +199,7 @@ Status coded_saves(World& world) {
   CAISSON_RETURN_IF_ERROR(world.save(*store, "run/1", kCodedVersions + 1, coded, &report));
   CAISSON_RETURN_IF_ERROR(stored_as(report, "planes"));
   CAISSON_RETURN_IF_ERROR(stored_as(report, "twin"));
+  CAISSON_RETURN_IF_ERROR(stored_as(report, "sparse"));
   CAISSON_RETURN_IF_ERROR(world.save(*store, "run/2", kCodedVersions + 2, coded, &report));
   CAISSON_RETURN_IF_ERROR(stored_as(report, "delta"));
   CAISSON_RETURN_IF_ERROR(world.remove(*store, "run/1"));

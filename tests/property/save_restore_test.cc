@@ -110,7 +110,15 @@ class SaveRestoreTest : public ::testing::Test {
       std::ranges::fill(tensor.bytes, std::byte{7});  // codecs and dedup find it
     else if (below(3) > 0)
       fill_with_numbers(tensor);
+    if (below(4) == 0) clear_rows(tensor);
     return tensor;
+  }
+  // As those that no gradient has reached.
+  void clear_rows(Reference& tensor) {
+    const uint64_t row = 1 + below(2000);
+    for (uint64_t at = 0; at < tensor.bytes.size(); at += row * (1 + below(4))) {
+      std::fill_n(tensor.bytes.data() + at, std::min(row, tensor.bytes.size() - at), std::byte{0});
+    }
   }
   // Values around zero as those of weights are, of elements that have an exponent of eight bits.
   void fill_with_numbers(Reference& tensor) {
@@ -250,8 +258,8 @@ class SaveRestoreTest : public ::testing::Test {
       for (const Reference& tensor : model) add_shards(tensor, shards, keep);
       const std::string name = "run/" + std::to_string(step);
       SaveOptions options;
-      options.codec =
-          std::array{"auto", "auto", "auto", "raw", "zstd", "planes", "entropy"}[below(7)];
+      options.codec = std::array{"auto", "auto",   "auto",    "raw",
+                                 "zstd", "planes", "entropy", "sparse"}[below(8)];
       if (below(2) == 0) options.delta = below(2) == 0 ? "*" : "*weight";
       options.stage = below(2) == 0;
       options.workers = 1 + static_cast<uint32_t>(below(3));
@@ -284,7 +292,7 @@ TEST_F(SaveRestoreTest, IsTheIdentity) {
   for (uint64_t seed = first; seed < first + 25 && !HasFailure(); ++seed) run(seed);
   // Chance leaves a codec out of 25 runs once in a while, but not out of ten times as many.
   const auto unseen = [&] {
-    for (const char* codec : {"raw", "zstd", "planes", "entropy", "twin"}) {
+    for (const char* codec : {"raw", "zstd", "planes", "entropy", "twin", "sparse"}) {
       if (codecs_seen_[codec] == 0) return codec;
     }
     return "";

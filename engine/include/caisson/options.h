@@ -60,8 +60,9 @@ struct CodecUse {
 struct SaveOptions {
   // "auto" chooses for each chunk, and stores raw what a look at it says gains nothing: floats with
   // their exponents coded as planes, or smaller and slower as entropy codes while the device is
-  // busy, or raw while it idles; everything else with zstd. "raw", "zstd", "planes" and "entropy"
-  // do just that (compression/SPEC.md).
+  // busy, or raw while it idles, without their rows of zeros where they have many ("sparse");
+  // everything else with zstd. "raw", "zstd", "planes", "entropy" and "sparse" do just that
+  // (compression/SPEC.md).
   std::string codec = "auto";
   // Processor time that "auto" spends on coding at most, in cores: 0.25 is a quarter of one, for
   // hosts whose cores feed the training; 0 stores everything raw. Negative: no bound.

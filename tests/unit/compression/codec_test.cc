@@ -22,6 +22,13 @@ ByteVector random_bytes(size_t bytes) {
   for (std::byte& byte : data) byte = static_cast<std::byte>(random());
   return data;
 }
+// bf16 of like magnitudes.
+ByteVector numbers(size_t bytes) {
+  ByteVector data = random_bytes(bytes);
+  for (size_t at = 1; at < bytes; at += 2)
+    data[at] = (data[at] & std::byte{0x81}) | std::byte{0x3c};
+  return data;
+}
 
 TEST(Codec, Registry) {
   EXPECT_EQ(find_codec(uint8_t{0}).value()->id(), CodecId::kRaw);
@@ -30,6 +37,7 @@ TEST(Codec, Registry) {
   EXPECT_EQ(find_codec(uint8_t{3}).value()->name(), "entropy");
   EXPECT_EQ(find_codec(uint8_t{4}).value()->name(), "twin");
   EXPECT_EQ(find_codec(uint8_t{5}).value()->name(), "delta");
+  EXPECT_EQ(find_codec("sparse").value()->id(), CodecId::kSparse);
   // Codecs with a base are not asked for by name.
   EXPECT_EQ(find_codec("twin").status().code(), StatusCode::kInvalidArgument);
   for (const int id : {7, 255}) {
@@ -37,7 +45,6 @@ TEST(Codec, Registry) {
   }
   const Status unknown = find_codec("lz4").status();
   EXPECT_EQ(unknown.code(), StatusCode::kInvalidArgument);
-  EXPECT_EQ(find_codec("sparse").value()->id(), CodecId::kSparse);
   EXPECT_THAT(unknown.to_string(), ::testing::HasSubstr("\"raw\", \"zstd\""));
 }
 
@@ -90,20 +97,63 @@ TEST(Choose, NoiseIsRawTextIsZstdNumbersArePlanes) {
   const ByteVector text = compressible(1 << 20), noise = random_bytes(1 << 20);
   EXPECT_EQ(choose_codec(context, bytes, text), CodecId::kZstd);
   EXPECT_EQ(choose_codec(context, bf16, noise), CodecId::kRaw);
-  EXPECT_EQ(choose_codec(context, {.code = 17, .bits = 4}, text), CodecId::kRaw);
+  EXPECT_EQ(choose_codec(context, {.code = 17, .bits = 4}, noise), CodecId::kRaw);
   EXPECT_EQ(choose_codec(context, bytes, noise), CodecId::kRaw);
   EXPECT_EQ(choose_codec(context, bytes, Bytes(text).first(100)), CodecId::kRaw);
   EXPECT_EQ(choose_codec(context, bytes, Bytes(text).first(1000)), CodecId::kZstd);
   EXPECT_EQ(choose_codec(context, bytes, {}), CodecId::kRaw);
   EXPECT_EQ(choose_codec(context, bf16, {}), CodecId::kRaw);
 
-  ByteVector numbers = noise;  // bf16 of like magnitudes
-  for (size_t at = 1; at < numbers.size(); at += 2) numbers[at] &= std::byte{0x81};
-  for (size_t at = 1; at < numbers.size(); at += 2) numbers[at] |= std::byte{0x3c};
-  EXPECT_EQ(choose_codec(context, bf16, numbers), CodecId::kBitPlanes);
-  // Rows that were never touched.
-  std::fill(numbers.begin() + (1 << 18), numbers.begin() + 3 * (1 << 18), std::byte{0});
-  EXPECT_EQ(choose_codec(context, bf16, numbers), CodecId::kZstd);
+  EXPECT_EQ(choose_codec(context, bf16, numbers(1 << 20)), CodecId::kBitPlanes);
+}
+
+// Sets to zero what lies in blocks [from, to) of every `of`.
+ByteVector without_blocks(ByteVector bytes, size_t from, size_t to, size_t of) {
+  for (size_t at = 0; at < bytes.size(); ++at) {
+    const size_t block = at / 64 % of;
+    if (block >= from && block < to) bytes[at] = std::byte{0};
+  }
+  return bytes;
+}
+
+TEST(Choose, RowsOfZerosAreLeftOutWhereTheyAreASixteenth) {
+  CodecContext context;
+  const ElementFormat bf16{.code = 4, .bits = 16}, fp4{.code = 17, .bits = 4},
+      int16{.code = 0, .bits = 16};
+  for (const size_t bytes : {size_t{1} << 20, size_t{37 * 128 * 64 + 1}}) {
+    const ByteVector all = numbers(bytes);
+    EXPECT_EQ(choose_codec(context, bf16, without_blocks(all, 0, 1, 37)), CodecId::kBitPlanes);
+    EXPECT_EQ(choose_codec(context, bf16, without_blocks(all, 3, 8, 37)), CodecId::kSparse);
+    EXPECT_EQ(choose_codec(context, bf16, without_blocks(all, 0, 36, 37)), CodecId::kSparse);
+    EXPECT_EQ(choose_codec(context, bf16, ByteVector(bytes)), CodecId::kSparse);
+    // Whatever it is that is kept, but not of integers.
+    EXPECT_EQ(choose_codec(context, fp4, without_blocks(random_bytes(bytes), 3, 8, 37)),
+              CodecId::kSparse);
+    EXPECT_EQ(choose_codec(context, int16, without_blocks(all, 3, 8, 37)), CodecId::kZstd);
+  }
+  // Zeros in every block, as numbers of few bits have them, with rows of zeros or without.
+  ByteVector few = numbers(1 << 20);
+  for (size_t at = 0; at < few.size(); at += 2) few[at] = std::byte{0};
+  EXPECT_EQ(choose_codec(context, bf16, few), CodecId::kZstd);
+  EXPECT_EQ(choose_codec(context, bf16, without_blocks(few, 3, 8, 37)), CodecId::kZstd);
+}
+
+TEST(Choose, WhatAChunkTakesAloneIsKnownFromTheLook) {
+  CodecContext context;
+  const ElementFormat bf16{.code = 4, .bits = 16};
+  const ByteVector all = numbers(1 << 20);
+  for (const size_t zero : {0, 1, 9, 30}) {
+    const ByteVector raw = without_blocks(all, 0, zero, 37);
+    const CodecId chosen = choose_codec(context, bf16, raw);
+    ByteVector stored(raw.size());
+    const auto takes = static_cast<double>(find_codec(static_cast<uint8_t>(chosen))
+                                               .value()
+                                               ->encode(context, bf16, raw, {}, stored)
+                                               .value());
+    EXPECT_NEAR(static_cast<double>(bytes_alone(bf16, raw)) / takes, 1, 0.15) << zero;
+  }
+  EXPECT_EQ(bytes_alone(bf16, random_bytes(1 << 20)), 1u << 20);
+  EXPECT_EQ(bytes_alone({.code = 1, .bits = 8}, ByteVector(1 << 20)), 1u << 20);
 }
 
 }  // namespace
