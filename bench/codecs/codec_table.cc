@@ -70,7 +70,7 @@ void CodecTable::State::add(const Sample& sample, const Track& track,
 void CodecTable::add(const std::string& data, const Sample& sample,
                      const Measurement& measurement) {
   for (const Track& track : measurement.tracks()) {
-    const std::string codec(track.codec->name());
+    const std::string codec(track.name());
     const Target* const target = target_of(data, codec);
     const Target none{};
     const Target& want = target == nullptr ? none : *target;
@@ -87,22 +87,25 @@ void CodecTable::add(const std::string& data, const Sample& sample,
     }
     rows_.push_back(std::move(row));
   }
-  const Track* const planes = measurement.find(CodecId::kBitPlanes);
-  const Track* const entropy = measurement.find(CodecId::kEntropyPlanes);
-  if (planes == nullptr || entropy == nullptr) return;
+  const Track* const planes = measurement.find("planes");
+  const Track* const entropy = measurement.find("entropy");
+  const Track* const chosen = measurement.find("auto");
+  if (planes == nullptr || entropy == nullptr || chosen == nullptr) return;
   rows_.push_back(
       {.data = data,
        .codec = "planes / entropy",
        .figures = {{"ratio", "", exactly(ratio_of(sample, *planes) / ratio_of(sample, *entropy)),
                     kPlanesShareMin}}});
-  const Track* const twin = measurement.find(CodecId::kTwin);
+  const Track* const twin = measurement.find("twin");
   fast_.add(sample, twin != nullptr ? *twin : *planes, measurement.hash());
   small_.add(sample, twin != nullptr ? *twin : *entropy, measurement.hash());
+  chosen_.add(sample, twin != nullptr ? *twin : *chosen, measurement.hash());
 }
 
 void CodecTable::add_whole_state(const std::string& data) {
   for (const auto& [codec, state] :
-       {std::pair("planes and twin", &fast_), std::pair("entropy and twin", &small_)}) {
+       {std::pair("planes and twin", &fast_), std::pair("entropy and twin", &small_),
+        std::pair("auto and twin", &chosen_)}) {
     std::vector<double> speeds;
     for (const double seconds : state->seconds) speeds.push_back(state->raw_bytes / seconds * 1e-9);
     const Target* const target = target_of(data, codec);
@@ -117,6 +120,7 @@ void CodecTable::add_whole_state(const std::string& data) {
   }
   fast_ = {};
   small_ = {};
+  chosen_ = {};
 }
 
 void CodecTable::print_new() {

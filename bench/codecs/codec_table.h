@@ -46,7 +46,7 @@ class CodecTable {
     void add(const Sample& sample, const Track& track, const std::vector<double>& hash);
   };
 
-  State fast_, small_;
+  State fast_, small_, chosen_;
   std::vector<Row> rows_;
   size_t printed_ = 0;
 };

@@ -1,5 +1,6 @@
-// caisson_codecs: ratio and speed of every float codec on real tensors, on one core, beside memcpy
-// of the same bytes in the same round; medians of rounds.
+// caisson_codecs: ratio and speed of every float codec on real tensors, and of what a save chooses
+// among all of them ("auto"), on one core, beside memcpy of the same bytes in the same round;
+// medians of rounds.
 //
 //   caisson_codecs [--rounds N] [--mib N] [--json FILE] PATH...
 //
@@ -49,7 +50,7 @@ Status measure_samples(const Options& options, const std::vector<Sample>& sample
                        CodecTable& table) {
   for (const Sample& sample : samples) {
     if (!float_layout_of(sample.format())) continue;
-    std::vector<const Codec*> codecs = {&bit_planes_codec(), &entropy_planes_codec()};
+    std::vector<const Codec*> codecs = {&bit_planes_codec(), &entropy_planes_codec(), nullptr};
     if (sample.base.size() != 0) codecs.push_back(&twin_codec());
     CAISSON_ASSIGN_OR_RETURN(Measurement measurement, Measurement::make(sample, codecs));
     CAISSON_RETURN_IF_ERROR(measurement.run(options.rounds));

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "compression/choose.h"
 #include "io/base/bytes.h"
 #include "io/base/hash.h"
 
@@ -32,9 +33,9 @@ Result<Measurement> Measurement::make(const Sample& sample,
   return made;
 }
 
-const Track* Measurement::find(CodecId id) const {
+const Track* Measurement::find(std::string_view name) const {
   for (const Track& track : tracks_) {
-    if (track.codec->id() == id) return &track;
+    if (track.name() == name) return &track;
   }
   return nullptr;
 }
@@ -58,9 +59,9 @@ Status Measurement::run(unsigned rounds) {
     CAISSON_RETURN_IF_ERROR(time(hash_, i, [&] { return hash_chunks(); }));
     for (Track& track : tracks_) {
       CAISSON_RETURN_IF_ERROR(time(track.encode, i, [&] { return encode(track); }));
-      CAISSON_RETURN_IF_ERROR(time(track.decode, i, [&] { return decode(track); }));
+      CAISSON_RETURN_IF_ERROR(time(track.decode, i, [&] { return decode(); }));
       if (i == 0 && std::memcmp(out_.data(), raw.data(), raw.size()) != 0) {
-        return corruption(std::string(track.codec->name()) + ": not what was encoded");
+        return corruption(std::string(track.name()) + ": not what was encoded");
       }
     }
   }
@@ -79,19 +80,24 @@ Status Measurement::encode(Track& track) {
   for (size_t i = 0; i < sample_->chunks.size(); ++i) {
     const SampleChunk& chunk = sample_->chunks[i];
     const Bytes raw = sample_->raw_of(chunk);
-    const Bytes base = track.codec->needs_base() ? sample_->base_of(chunk) : Bytes();
+    const Codec* codec = track.codec;
+    if (codec == nullptr) {
+      const CodecId chosen = choose_codec(context_, sample_->format(), raw);
+      CAISSON_ASSIGN_OR_RETURN(codec, find_codec(static_cast<uint8_t>(chosen)));
+    }
+    const Bytes base = codec->needs_base() ? sample_->base_of(chunk) : Bytes();
     const MutableBytes room = stored_.bytes().subspan(at, raw.size());
     CAISSON_ASSIGN_OR_RETURN(const size_t bytes,
-                             track.codec->encode(context_, sample_->format(), raw, base, room));
+                             codec->encode(context_, sample_->format(), raw, base, room));
     if (bytes == 0) std::memcpy(room.data(), raw.data(), raw.size());
-    places_[i] = {.at = at, .bytes = bytes};
+    places_[i] = {.at = at, .bytes = bytes, .codec = codec};
     at = align_up(at + (bytes == 0 ? raw.size() : bytes), 64);
   }
   track.stored_bytes = at;
   return ok_status();
 }
 
-Status Measurement::decode(const Track& track) {
+Status Measurement::decode() {
   for (size_t i = 0; i < sample_->chunks.size(); ++i) {
     const SampleChunk& chunk = sample_->chunks[i];
     const MutableBytes raw = out_.bytes().subspan(chunk.begin, chunk.bytes);
@@ -100,8 +106,9 @@ Status Measurement::decode(const Track& track) {
       std::memcpy(raw.data(), stored_.data() + places_[i].at, raw.size());
       continue;
     }
-    const Bytes base = track.codec->needs_base() ? sample_->base_of(chunk) : Bytes();
-    CAISSON_RETURN_IF_ERROR(track.codec->decode(context_, sample_->format(), stored, base, raw));
+    const Codec& codec = *places_[i].codec;
+    const Bytes base = codec.needs_base() ? sample_->base_of(chunk) : Bytes();
+    CAISSON_RETURN_IF_ERROR(codec.decode(context_, sample_->format(), stored, base, raw));
   }
   return ok_status();
 }

@@ -14,7 +14,8 @@ namespace caisson::bench {
 
 // One codec on one sample; speeds are raw bytes a second of processor time, one for each round.
 struct Track {
-  const Codec* codec = nullptr;
+  const Codec* codec = nullptr;  // null: what a look at each chunk chooses, the look included
+  std::string_view name() const { return codec == nullptr ? "auto" : codec->name(); }
   uint64_t stored_bytes = 0;
   std::vector<double> encode, decode;
 };
@@ -29,7 +30,7 @@ class Measurement {
   Status run(unsigned rounds);
 
   const std::vector<Track>& tracks() const { return tracks_; }
-  const Track* find(CodecId id) const;
+  const Track* find(std::string_view name) const;
   const std::vector<double>& copy() const { return copy_; }
   const std::vector<double>& hash() const { return hash_; }
 
@@ -37,13 +38,14 @@ class Measurement {
   struct Place {
     uint64_t at = 0;
     uint64_t bytes = 0;  // 0: stored raw, which costs a copy
+    const Codec* codec = nullptr;
   };
 
   template <typename Work>
   Status time(std::vector<double>& into, unsigned round, Work&& work);
   Status hash_chunks();
   Status encode(Track& track);
-  Status decode(const Track& track);
+  Status decode();  // what was encoded last
 
   const Sample* sample_ = nullptr;
   AlignedBuffer stored_, out_;

@@ -26,7 +26,7 @@ WIDTHS = {"BF16": 2, "F32": 4}
 WORDS = {"exp_avg": "Adam m", "exp_avg_sq": "Adam v", "master": "master beside bf16"}
 ZIPNN_DTYPES = {"BF16": "bfloat16", "F32": "float32"}
 # Of caisson's own codecs, those that another may be compared with.
-OURS = ("planes", "entropy")
+OURS = ("planes", "entropy", "auto")
 
 
 def read_kinds(path):
