@@ -7,6 +7,7 @@
 
 #include "caisson/store.h"
 #include "tests/golden/golden_coded.h"
+#include "tests/golden/golden_sparse.h"
 #include "tests/golden/golden_tensors.h"
 #include "tests/support/temp_dir.h"
 
@@ -99,13 +100,19 @@ TEST_P(Golden, NewSavesFollow) {
 INSTANTIATE_TEST_SUITE_P(Version1, Golden, ::testing::Values("v1", "v1-directories"));
 
 // Every codec, those with a base too.
-TEST(GoldenCoded, RestoresEveryByte) {
+struct CodedStore {
+  const char* directory;
+  std::vector<GoldenCheckpoint> (*checkpoints)();
+};
+class GoldenCoded : public ::testing::TestWithParam<CodedStore> {};
+
+TEST_P(GoldenCoded, RestoresEveryByte) {
   const TempDir dir;
-  fs::copy(fs::path(CAISSON_SOURCE_DIR) / "tests/golden/coded/store", dir / "store",
-           fs::copy_options::recursive);
+  fs::copy(fs::path(CAISSON_SOURCE_DIR) / "tests/golden" / GetParam().directory / "store",
+           dir / "store", fs::copy_options::recursive);
   auto store = Store::open(dir / "store", {.create = false});
   ASSERT_TRUE(store.ok()) << store.status().to_string();
-  for (const GoldenCheckpoint& checkpoint : coded_checkpoints()) {
+  for (const GoldenCheckpoint& checkpoint : GetParam().checkpoints()) {
     for (const GoldenTensor& tensor : checkpoint.tensors) {  // one by one: bases are read for them
       ByteVector restored(tensor.bytes.size());
       const TensorTarget target{.name = tensor.spec.name,
@@ -118,6 +125,10 @@ TEST(GoldenCoded, RestoresEveryByte) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Version1, GoldenCoded,
+                         ::testing::Values(CodedStore{"coded", coded_checkpoints},
+                                           CodedStore{"sparse", sparse_checkpoints}));
 
 }  // namespace
 }  // namespace caisson::testing

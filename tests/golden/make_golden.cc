@@ -1,10 +1,12 @@
-// Makes a golden store: make_golden v1|coded STORE RAW_DIRECTORY. Uuids, clock and the
+// Makes a golden store: make_golden v1|coded|sparse STORE RAW_DIRECTORY. Uuids, clock and the
 // writer that log records name are fixed. Run once for a version and commit what it wrote: a golden
 // store is never made again (README.md).
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string_view>
 
 #include "client/open_store.h"
@@ -12,6 +14,7 @@
 #include "io/object_dir.h"
 #include "io/posix_file_system.h"
 #include "tests/golden/golden_coded.h"
+#include "tests/golden/golden_sparse.h"
 #include "tests/golden/golden_tensors.h"
 #include "tests/support/seeded.h"
 
@@ -147,23 +150,37 @@ void make_v1(Store& store, const std::vector<GoldenCheckpoint>& checkpoints) {
   save_sharded(store, checkpoints[2]);
 }
 
-// Every codec.
+// Every codec that there was then.
 void make_coded(Store& store, const std::vector<GoldenCheckpoint>& checkpoints) {
   save_whole(store, checkpoints[0], {.codec_deterministic = true});
   save_whole(store, checkpoints[1], {.codec = "entropy"});
   save_whole(store, checkpoints[2], {.codec_deterministic = true, .delta = "*"});
 }
 
+void make_sparse(Store& store, const std::vector<GoldenCheckpoint>& checkpoints) {
+  save_whole(store, checkpoints[0], {.codec_deterministic = true});
+  save_whole(store, checkpoints[1], {.codec = "sparse"});
+}
+
+struct Golden {
+  std::string_view name;
+  std::vector<GoldenCheckpoint> (*checkpoints)();
+  void (*make)(Store&, const std::vector<GoldenCheckpoint>&);
+};
+constexpr Golden kGoldens[] = {{"v1", testing::golden_checkpoints, make_v1},
+                               {"coded", testing::coded_checkpoints, make_coded},
+                               {"sparse", testing::sparse_checkpoints, make_sparse}};
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::string_view which = argc == 4 ? argv[1] : "";
-  if (which != "v1" && which != "coded") {
-    std::fprintf(stderr, "usage: make_golden v1|coded STORE RAW_DIRECTORY\n");
+  const auto* const golden = std::ranges::find(kGoldens, which, &Golden::name);
+  if (golden == std::end(kGoldens)) {
+    std::fprintf(stderr, "usage: make_golden v1|coded|sparse STORE RAW_DIRECTORY\n");
     return 2;
   }
-  const std::vector<GoldenCheckpoint> checkpoints =
-      which == "v1" ? testing::golden_checkpoints() : testing::coded_checkpoints();
+  const std::vector<GoldenCheckpoint> checkpoints = golden->checkpoints();
   SeededUuids uuids(1);
   FixedClock clock;
   {
@@ -171,7 +188,7 @@ int main(int argc, char** argv) {
     const std::unique_ptr<Store> store =
         require(open_store(make_object_dir(files, std::filesystem::absolute(argv[2]), uuids), uuids,
                            clock, StoreOptions{}));
-    which == "v1" ? make_v1(*store, checkpoints) : make_coded(*store, checkpoints);
+    golden->make(*store, checkpoints);
   }
   rename_writers(argv[2]);
   dump_raw(argv[3], checkpoints);
