@@ -1,10 +1,9 @@
 #include "bench/restore_cases.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <filesystem>
 
+#include "bench/fresh_memory.h"
 #include "bench/workbench.h"
 
 namespace caisson::bench {
@@ -85,13 +84,8 @@ class RestoreUntouchedCase final : public Case {
   Status prepare(Workbench& bench) override { return save_once(bench); }
 
   Status run(Workbench& bench, Round& round) override {
-    const uint64_t bytes = bench.tensor_bytes();
-    void* const fresh =
-        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (fresh == MAP_FAILED) return errno_status(errno, "bench: memory to restore to");
-    Status done = restore_into(bench, round, static_cast<std::byte*>(fresh));
-    ::munmap(fresh, bytes);
-    return done;
+    CAISSON_ASSIGN_OR_RETURN(const FreshMemory fresh, FreshMemory::map(bench.tensor_bytes()));
+    return restore_into(bench, round, fresh.data());
   }
 
  private:

@@ -1,10 +1,9 @@
 #include "bench/state_cases.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstring>
 
+#include "bench/fresh_memory.h"
 #include "bench/workbench.h"
 #include "client/mapped_file.h"
 #include "client/safetensors.h"
@@ -160,12 +159,8 @@ class StateRestoreCase final : public Case {
       std::memset(target_.data(), 0, bytes);
       return restore_into(bench, round, target_.data());
     }
-    void* const fresh =
-        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (fresh == MAP_FAILED) return errno_status(errno, "bench: memory to restore to");
-    const Status done = restore_into(bench, round, static_cast<std::byte*>(fresh));
-    ::munmap(fresh, bytes);
-    return done;
+    CAISSON_ASSIGN_OR_RETURN(const FreshMemory fresh, FreshMemory::map(bytes));
+    return restore_into(bench, round, fresh.data());
   }
 
  private:
