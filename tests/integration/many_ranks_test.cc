@@ -276,6 +276,35 @@ TEST_F(ManyRanksTest, OfTwoProcessesOnOneRunOneIsFenced) {
   EXPECT_EQ(store->commit_save(second, 1, parts).status().code(), StatusCode::kAlreadyExists);
 }
 
+// What a put found out of a tensor is nothing to the next put, whose plan may lie where it lay.
+TEST_F(ManyRanksTest, EveryPutReadsItsOwnTensors) {
+  std::vector<TestTensor> model;
+  for (uint64_t i = 0; i < 4; ++i) {
+    model.emplace_back("w" + std::to_string(i), kF32, shape_of({1024, 2048}), i);
+  }
+  auto store = open().value();
+  const SaveOptions raw{.codec = "raw"};  // whose tiles are taken side by side
+  const std::string ticket = store->begin_save("run/1", raw).value();
+  auto rank = store->join_save(ticket, 0, raw);
+  ASSERT_TRUE(rank.ok()) << rank.status().to_string();
+  for (const TestTensor& tensor : model) {
+    const std::vector<TensorShard> one{tensor.whole()};
+    ASSERT_TRUE((*rank)->put({.tensors = one, .blobs = {}, .aliases = {}}).ok());
+  }
+  const auto part = (*rank)->seal();
+  ASSERT_TRUE(part.ok()) << part.status().to_string();
+  ASSERT_TRUE(store->commit_save(ticket, 1, {&*part, 1}).ok());
+  for (const TestTensor& tensor : model) {
+    std::vector<std::byte> found(tensor.bytes.size());
+    const std::vector<TensorTarget> target{{.name = tensor.spec.name,
+                                            .box = Box::whole(tensor.spec.shape),
+                                            .data = found.data(),
+                                            .strides_bytes = {}}};
+    ASSERT_TRUE(store->restore("run/1", target).ok());
+    EXPECT_TRUE(found == tensor.bytes) << tensor.spec.name;
+  }
+}
+
 // Both save steps of one run as fast as they can: whatever the log says was committed is whole.
 TEST_F(ManyRanksTest, TwoProcessesAtOnceNeverMixTheirCheckpoints) {
   std::vector<pid_t> children;
