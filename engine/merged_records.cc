@@ -41,7 +41,6 @@ Status check_agreement(const TensorRecord& known, uint32_t known_rank, const Ten
 }  // namespace
 
 Status MergedRecords::add(uint32_t rank, PartReader& part) {
-  records_.reserve(records_.size() + part.trailer().tensors);
   return part.for_each([&](const TensorRecord& record, Bytes encoded) {
     const bool is_alias = record.kind == TensorKind::kAlias;
     PartRecord kept{.name = {}, .encoded = keep(encoded), .rank = rank};

@@ -14,6 +14,8 @@ using format::kSegmentBytesMax;
 
 namespace {
 
+constexpr size_t kFullPacksMax = 4;  // not durable yet, each an open file
+
 // A directory block for each segment again, and the trailer.
 constexpr uint64_t footer_bytes(uint64_t segments) { return (segments + 1) * kBlockBytes; }
 constexpr uint64_t pack_bytes(uint64_t full_segments) {
@@ -244,6 +246,8 @@ Status PackWriter::submit(Pack& pack, uint64_t offset, Bytes bytes, MutableBytes
 
 // Nothing is added to the open pack any more: its footer goes to the device behind its segments.
 Status PackWriter::close_pack() {
+  // Where writes outrun syncs, as into a page cache, whoever fills the next pack waits for these.
+  CAISSON_RETURN_IF_ERROR(wait_until([&] { return full_.size() < kFullPacksMax; }));
   Pack& pack = *open_;
   if (pack.object != nullptr) {  // something was committed to it
     CAISSON_RETURN_IF_ERROR(encode_footer(pack));

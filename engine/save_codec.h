@@ -77,6 +77,9 @@ class CodecPolicy {
   // again when they have been gathered.
   std::optional<CodecChoice> choose(const TensorSpec& tensor, CodecContext& context, Bytes raw);
 
+  // What was found out of a tensor is of no other one that comes to lie in its place.
+  void begin_put() { raw_tensor_ = nullptr; }
+
   // Whether codec_cpu leaves time for coding, and whether the device does, too.
   bool may_spend() const { return options_.cpu != 0 && !cpu_spent_; }
   bool may_code() const { return may_spend() && !idles_; }

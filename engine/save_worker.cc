@@ -127,6 +127,7 @@ void SaveWorker::run(const PutSize& size, SaveBatches& batches, SaveBatches& che
   plan_ = nullptr;
   if (began_.time_since_epoch().count() == 0) began_ = std::chrono::steady_clock::now();
   band_.end();
+  policy_.begin_put();
   Status status = make_buffers(size);
   SaveBatch batch;
   while (status.ok() && batches.claim(batch)) {

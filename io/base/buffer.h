@@ -15,7 +15,8 @@
 namespace caisson {
 
 // Anonymous memory aligned to 4 KiB (2 MiB and advised as hugepages from 2 MiB on), zero-filled,
-// unmapped on destruction, not inherited over fork.
+// unmapped on destruction, not inherited over fork. Hugepages are whole ones: up to 2 MiB more than
+// was asked for may be touched.
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
