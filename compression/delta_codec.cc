@@ -7,6 +7,7 @@
 
 #include "compression/codecs.h"
 #include "compression/delta_kernels.h"
+#include "io/base/zeros.h"
 
 namespace caisson {
 namespace {
@@ -48,10 +49,6 @@ std::byte* planes_of(CodecContext& context, size_t width, size_t n) {
   return planes.data();
 }
 
-bool all_zero(Bytes plane) {
-  return plane[0] == std::byte{0} && std::equal(plane.begin() + 1, plane.end(), plane.begin());
-}
-
 // Of a few runs, which is enough to tell many from few.
 bool mostly_zero(Bytes plane) {
   constexpr size_t kRuns = 64;
@@ -70,7 +67,7 @@ bool mostly_zero(Bytes plane) {
 // One plane of bytes to the start of `to`: nothing when all are zero, a frame where that is
 // smaller, else the bytes. Gives the stored bytes; more than to.size() when they do not fit.
 Result<size_t> encode_plane(CodecContext& context, Bytes plane, MutableBytes to) {
-  if (all_zero(plane)) return size_t{0};
+  if (is_zero(plane)) return size_t{0};
   const MutableBytes room = to.first(std::min(plane.size(), to.size()));
   size_t frame = 0;
   if (mostly_zero(plane)) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "compression/codecs.h"
+#include "io/base/zeros.h"
 
 namespace caisson {
 namespace {
@@ -26,16 +27,6 @@ size_t blocks_of(size_t raw_bytes) { return (raw_bytes + kBlockBytes - 1) / kBlo
 size_t words_of(size_t blocks) { return (blocks + kWordBits - 1) / kWordBits; }
 size_t inner_begin(size_t blocks) {
   return align_up(kHeaderBytes + kWordBytes * words_of(blocks), kInnerAlignment);
-}
-
-bool is_zero(Bytes bytes) {
-  uint64_t any = 0;
-  size_t at = 0;
-  for (; at + kWordBytes <= bytes.size(); at += kWordBytes) {
-    any |= load_le<uint64_t>(bytes.data() + at);
-  }
-  for (; at < bytes.size(); ++at) any |= static_cast<uint64_t>(bytes[at]);
-  return any == 0;
 }
 
 // One bit for each block of so many raw bytes, set where it is kept. A view of words.
@@ -125,10 +116,6 @@ void spread(const KeptBlocks& kept, size_t kept_bytes, MutableBytes raw) {
   std::fill_n(raw.data() + done, raw.size() - done, std::byte{0});
 }
 
-bool all_zero(Bytes bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
-}
-
 class SparseCodec final : public Codec {
  public:
   CodecId id() const override { return CodecId::kSparse; }
@@ -173,8 +160,8 @@ class SparseCodec final : public Codec {
     const size_t words_end = kHeaderBytes + kWordBytes * words_of(blocks);
     const auto last_word = load_le<uint64_t>(stored.data() + words_end - kWordBytes);
     const bool beyond = blocks % kWordBits != 0 && last_word >> (blocks % kWordBits) != 0;
-    if (beyond || !all_zero(stored.subspan(kZerosAt, kHeaderBytes - kZerosAt)) ||
-        !all_zero(stored.subspan(words_end, at - words_end))) {
+    if (beyond || !is_zero(stored.subspan(kZerosAt, kHeaderBytes - kZerosAt)) ||
+        !is_zero(stored.subspan(words_end, at - words_end))) {
       return corruption("sparse: a bit is set where all are zero");
     }
     const KeptBlocks kept(stored.data() + kHeaderBytes, raw.size());

@@ -308,8 +308,9 @@ Status PackWriter::take_completion() {
 // Before a write begins or ends to be in flight.
 void PackWriter::note_time() {
   const auto now = std::chrono::steady_clock::now();
-  if (writes_in_flight() > 0)
+  if (writes_in_flight() > 0) {
     device_use_.busy_seconds += std::chrono::duration<double>(now - noted_).count();
+  }
   noted_ = now;
 }
 

@@ -6,8 +6,8 @@
 namespace caisson {
 
 size_t TileBand::begin(const PlannedShard& shard, uint64_t first, uint64_t tiles_max) {
-  if (shard_ != &shard) memory_ = shard.memory();
   shard_ = &shard;
+  memory_ = shard.memory();
   first_ = first;
   swept_ = false;
   packed_ = {};

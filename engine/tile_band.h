@@ -22,10 +22,7 @@ class TileBand {
   // The tiles from `first` on, at most `tiles_max` and of one size, that lie side by side. Gives
   // their number, at least 1; nothing is read.
   size_t begin(const PlannedShard& shard, uint64_t first, uint64_t tiles_max);
-  void end() {
-    tiles_ = 0;
-    shard_ = nullptr;  // another one may come to lie there
-  }
+  void end() { tiles_ = 0; }
   // Packs them one behind the other into `to` and hashes them; where `to` is empty only hashes.
   void sweep(MutableBytes to);
 

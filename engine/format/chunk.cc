@@ -26,6 +26,7 @@
 
 #include "engine/format/record.h"
 #include "io/base/check.h"
+#include "io/base/zeros.h"
 
 namespace caisson::format {
 namespace {

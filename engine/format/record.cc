@@ -15,11 +15,11 @@
 // can tell a newer object from a damaged one.
 #include "engine/format/record.h"
 
-#include <algorithm>
 #include <string>
 
 #include "io/base/check.h"
 #include "io/base/mutant.h"
+#include "io/base/zeros.h"
 
 namespace caisson::format {
 namespace {
@@ -95,10 +95,6 @@ Result<Envelope> check_payload(Header header, Bytes bytes, std::string_view what
 }
 
 }  // namespace
-
-bool is_zero(Bytes bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
-}
 
 Status corrupt_at(std::string_view what, uint64_t offset, std::string_view why) {
   return corruption(std::string(what) + " at offset " + std::to_string(offset) + ": " +

@@ -57,9 +57,6 @@ ByteVector encode_envelope_block(std::string_view magic, const Uuid& salt, Bytes
                                  size_t block_bytes);
 Result<Envelope> decode_envelope_block(std::string_view magic, Bytes block, std::string_view what);
 
-// Whether reserved bytes are as every writer leaves them.
-bool is_zero(Bytes bytes);
-
 // "WHAT at offset N: why", as kCorruption.
 Status corrupt_at(std::string_view what, uint64_t offset, std::string_view why);
 

@@ -35,6 +35,7 @@
 
 #include "io/base/check.h"
 #include "io/base/mutant.h"
+#include "io/base/zeros.h"
 
 namespace caisson::format {
 namespace {

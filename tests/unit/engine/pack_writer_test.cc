@@ -103,7 +103,9 @@ TEST_F(PackWriterTest, NothingIsSealedOnceACallFailed) {
   for (uint64_t at = 0; at < calls; ++at) {
     ASSERT_NO_FATAL_FAILURE(start());
     std::string what;
+    uint64_t names_synced = 0;  // afterwards: a pack is sealed by that
     files_->set_fault_hook([&](const sim::Call& call) -> sim::Outcome {
+      if (call.index > at && call.kind == sim::CallKind::kSyncDirectory) ++names_synced;
       if (call.index != at) return {};
       what = std::string(call_name(call.kind)) + " " + std::string(call.path);
       return {io_error("injected: " + what), false};
@@ -113,6 +115,7 @@ TEST_F(PackWriterTest, NothingIsSealedOnceACallFailed) {
     EXPECT_EQ(files_->open_files(), 0) << what;
     if (sealed.ok()) continue;  // the directory that start() made, or one that was there
     ++failed;
+    EXPECT_EQ(names_synced, 0u) << what;
     EXPECT_NE(sealed.status().to_string().find("injected"), std::string::npos)
         << sealed.status().to_string();
   }
