@@ -114,18 +114,25 @@ HugePages::~HugePages() {
 
 bool HugePages::hold(MutableBytes range) const {
   const MutableBytes whole = whole_hugepages(range);
-  return !whole.empty() && has_no_page(whole, kPageIsHuge, /*inverted=*/true);
+  return !whole.empty() && find_page(whole, kPageIsHuge, /*inverted=*/true) == nullptr;
 }
 
 bool HugePages::offer(MutableBytes range) const {
-  const MutableBytes whole = whole_hugepages(range);
-  return !whole.empty() && has_no_page(whole, kPageIsPresent | kPageIsSwapped, false) &&
-         ::madvise(whole.data(), whole.size(), MADV_HUGEPAGE) == 0;
+  bool asked = false;
+  MutableBytes left = whole_hugepages(range);
+  while (!left.empty()) {
+    std::byte* const there = find_page(left, kPageIsPresent | kPageIsSwapped, /*inverted=*/false);
+    const size_t fresh = there == nullptr ? left.size()
+                                          : static_cast<size_t>(there - left.data()) /
+                                                kHugePageBytes * kHugePageBytes;
+    if (fresh > 0 && ::madvise(left.data(), fresh, MADV_HUGEPAGE) == 0) asked = true;
+    left = left.subspan(there == nullptr ? fresh : fresh + kHugePageBytes);
+  }
+  return asked;
 }
 
-// The first page that is in one of `categories`, or with `inverted` in none, ends the scan.
-bool HugePages::has_no_page(MutableBytes range, uint64_t categories, bool inverted) const {
-  if (pagemap_ < 0) return false;
+std::byte* HugePages::find_page(MutableBytes range, uint64_t categories, bool inverted) const {
+  if (pagemap_ < 0) return range.data();
   const auto begin = reinterpret_cast<uintptr_t>(range.data());
   PagemapRegion found{};
   PagemapScan scan{.size = sizeof(PagemapScan),
@@ -140,7 +147,28 @@ bool HugePages::has_no_page(MutableBytes range, uint64_t categories, bool invert
                    .category_mask = 0,
                    .category_anyof_mask = categories,
                    .return_mask = categories};
-  return ::ioctl(pagemap_, _IOWR('f', 16, PagemapScan), &scan) == 0;
+  const int count = ::ioctl(pagemap_, _IOWR('f', 16, PagemapScan), &scan);
+  if (count == 0) return nullptr;
+  const bool is_told = count > 0 && found.start >= begin && found.start < begin + range.size();
+  return is_told ? range.data() + (found.start - begin) : range.data();
+}
+
+std::vector<MutableBytes> join_neighbours(std::span<const MutableBytes> ranges) {
+  std::vector<MutableBytes> joined;
+  for (const MutableBytes range : ranges) {
+    if (range.empty()) continue;
+    if (!joined.empty()) {
+      MutableBytes& last = joined.back();
+      const auto end = reinterpret_cast<uintptr_t>(last.data() + last.size());
+      const auto begin = reinterpret_cast<uintptr_t>(range.data());
+      if (begin >= end && begin / kPageBytes <= (end - 1) / kPageBytes + 1) {
+        last = {last.data(), last.size() + (begin - end) + range.size()};
+        continue;
+      }
+    }
+    joined.push_back(range);
+  }
+  return joined;
 }
 
 bool prefault_step(MutableBytes range) {

@@ -29,12 +29,15 @@ bool is_dense(const WantedBox& target, DType dtype) {
 // Which targets a device may write to without a detour; see PlannedRead::in_place.
 void find_hugepages(RestoreRequest& request) {
   const HugePages hugepages;
+  std::vector<MutableBytes> others;
   for (WantedBox& target : request.targets) {
     const DType dtype = request.tensors[target.tensor].spec.dtype;
     const MutableBytes range = memory_range(target.memory, dtype);
     target.hugepages = hugepages.hold(range);
-    if (!target.hugepages && is_dense(target, dtype)) (void)hugepages.offer(range);  // else slower
+    if (!target.hugepages && is_dense(target, dtype)) others.push_back(range);
   }
+  std::ranges::sort(others, {}, &MutableBytes::data);
+  for (const MutableBytes range : join_neighbours(others)) (void)hugepages.offer(range);
 }
 
 // Twins without their weights, as when only an optimizer is restored: the footers of the packs say
@@ -115,9 +118,10 @@ std::vector<MutableBytes> memory_in_order(const RestorePlan& plan, const Restore
     seen[placement.target] = true;
     const WantedBox& target = request.targets[placement.target];
     const DType dtype = request.tensors[target.tensor].spec.dtype;
-    const MutableBytes range = memory_range(target.memory, dtype);
-    if (range.size() >= kPrefaultBytesMin && is_dense(target, dtype)) ranges.push_back(range);
+    if (is_dense(target, dtype)) ranges.push_back(memory_range(target.memory, dtype));
   }
+  ranges = join_neighbours(ranges);
+  std::erase_if(ranges, [](MutableBytes range) { return range.size() < kPrefaultBytesMin; });
   return ranges;
 }
 

@@ -120,6 +120,33 @@ TEST(Prefault, GoesThroughAllRangesByItself) {
   EXPECT_EQ(b.pages_there(), kHuge / kPage);
 }
 
+TEST(JoinNeighbours, JoinsWhatSharesPagesAndNothingElse) {
+  const Mapping memory(16 * kPage);
+  const MutableBytes all = memory.bytes();
+  const auto joined = [](std::vector<MutableBytes> ranges) { return join_neighbours(ranges); };
+  const auto is = [](MutableBytes a, MutableBytes b) {
+    return a.data() == b.data() && a.size() == b.size();
+  };
+  EXPECT_TRUE(joined({}).empty());
+  EXPECT_TRUE(joined({all.first(0)}).empty());
+  // End to begin; with less than a page between them; in the same page; in the next one.
+  for (const uint64_t begin : {3 * kPage, 3 * kPage + 64, 4 * kPage - 1, 4 * kPage, 5 * kPage - 1}) {
+    SCOPED_TRACE(begin);
+    const uint64_t end = begin < 4 * kPage ? 3 * kPage : 3 * kPage + 1;
+    const auto one = joined({all.first(end), all.subspan(begin, 100)});
+    ASSERT_EQ(one.size(), 1u);
+    EXPECT_TRUE(is(one[0], all.first(begin + 100)));
+  }
+  // A whole page of somebody else's in between; the other way round; overlapping.
+  EXPECT_EQ(joined({all.first(3 * kPage), all.subspan(4 * kPage, 100)}).size(), 2u);
+  EXPECT_EQ(joined({all.subspan(3 * kPage, 100), all.first(3 * kPage)}).size(), 2u);
+  EXPECT_EQ(joined({all.first(3 * kPage), all.subspan(kPage, kPage)}).size(), 2u);
+  const auto three = joined({all.first(10), all.subspan(10, 20), all.subspan(8 * kPage, 10)});
+  ASSERT_EQ(three.size(), 2u);
+  EXPECT_TRUE(is(three[0], all.first(30)));
+  EXPECT_TRUE(is(three[1], all.subspan(8 * kPage, 10)));
+}
+
 TEST(HugePages, AreOfferedToNewMemoryAlone) {
   const HugePages hugepages;
   auto huge = AlignedBuffer::allocate(4 * kHuge, /*prefault=*/true);
@@ -127,9 +154,16 @@ TEST(HugePages, AreOfferedToNewMemoryAlone) {
   if (!hugepages.hold(huge->bytes())) GTEST_SKIP() << "no hugepages to be had, or told";
   const Mapping small(6 * kHuge);
   EXPECT_FALSE(hugepages.offer(small.bytes().first(kHuge - kPage)));  // has none of whole 2 MiB
-  small.bytes()[3 * kHuge] = std::byte{7};
+  std::memset(small.bytes().data(), 7, 6 * kHuge);
   EXPECT_FALSE(hugepages.offer(small.bytes()));
-  EXPECT_EQ(small.bytes()[3 * kHuge], std::byte{7});
+  const Mapping partly(8 * kHuge);
+  std::byte& there = partly.bytes()[4 * kHuge];
+  there = std::byte{7};
+  EXPECT_TRUE(hugepages.offer(partly.bytes()));
+  EXPECT_EQ(partly.pages_there(), 1u);
+  partly.bytes()[2 * kHuge] = partly.bytes()[6 * kHuge] = std::byte{1};
+  EXPECT_GE(partly.pages_there(), 1 + 2 * kHuge / kPage);
+  EXPECT_EQ(there, std::byte{7});
   const Mapping fresh(6 * kHuge);
   EXPECT_TRUE(hugepages.offer(fresh.bytes()));
   EXPECT_EQ(fresh.pages_there(), 0u);
