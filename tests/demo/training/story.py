@@ -39,7 +39,7 @@ class Size:
 
 
 SIZES = {
-    "demo": Size((320, 6, 5), 40, 5, 25, 4, 2, 3_000_000),
+    "demo": Size((320, 6, 5), 32, 5, 25, 4, 2, 3_000_000),
     "tiny": Size((128, 2, 4), 10, 2, 4, 2, 1, 300_000),
 }
 VICTIM = 1  # not the coordinator: that one waits for it
