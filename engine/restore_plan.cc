@@ -103,11 +103,19 @@ bool is_twin(const PlannedChunk& chunk) {
   return chunk.codec == static_cast<uint8_t>(CodecId::kTwin);
 }
 
+// Right behind it, or the one the last of its segment, the other the first of the next: that starts
+// with a directory block.
+bool follows(const PlannedChunk& before, const PlannedChunk& chunk) {
+  const uint64_t end = before.offset + before.stored_bytes;
+  return before.object == chunk.object &&
+         (align_up(end, format::kOffsetUnit) == chunk.offset ||
+          align_up(end, format::kBlockBytes) + format::kBlockBytes == chunk.offset);
+}
+
 // As far as places and sizes tell: what it was encoded against stands in the twin itself.
 bool is_base_of(const PlannedChunk& base, const PlannedChunk& twin) {
-  const uint64_t end = align_up(base.offset + base.stored_bytes, format::kOffsetUnit);
-  return base.object == twin.object && end == twin.offset &&
-         uint64_t{base.raw_bytes} * 2 == twin.raw_bytes && (base.flags & format::kFlagHasBase) == 0;
+  return follows(base, twin) && uint64_t{base.raw_bytes} * 2 == twin.raw_bytes &&
+         (base.flags & format::kFlagHasBase) == 0;
 }
 
 }  // namespace

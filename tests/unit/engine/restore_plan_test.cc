@@ -356,6 +356,36 @@ TEST_F(PlanTest, AChunkLargerThanAReadIsOneRead) {
   EXPECT_EQ(plan.read_bytes_max, plan.reads[0].bytes);
 }
 
+TEST_F(PlanTest, ATwinIsReadWithTheBaseBeforeIt) {
+  constexpr uint32_t kBase = 100'000, kTwin = 110'000;
+  const auto plan_with = [this](uint64_t base_at, uint64_t twin_at) {
+    builder_.emplace(root_, *packs_);
+    // So much of the read is full that the twin alone would be the next one's.
+    EXPECT_TRUE(add(entry_at(0, 4096, kReadBytesMax - 256 * 1024)).ok());
+    format::ChunkEntry base = entry_at(0, base_at, kBase), twin = entry_at(0, twin_at, kTwin);
+    base.codec = static_cast<uint8_t>(CodecId::kBitPlanes);
+    base.raw_bytes = 2 * kBase;
+    twin.codec = static_cast<uint8_t>(CodecId::kTwin);
+    twin.flags = format::kFlagHasBase;
+    twin.raw_bytes = 4 * kBase;
+    EXPECT_TRUE(add(base).ok());
+    EXPECT_TRUE(add(twin).ok());
+    return std::move(*builder_).finish();
+  };
+  constexpr uint64_t kBegin = 4096 + (4 << 20);
+  constexpr uint64_t kEnd = (kBegin + kBase + 63) / 64 * 64;
+  const auto together = [](const RestorePlan& plan) {
+    return plan.chunks.size() == 3 && plan.chunks[1].has_twin && plan.reads.size() == 2 &&
+           plan.reads[1].chunks == 2;
+  };
+  EXPECT_TRUE(together(plan_with(kBegin, kEnd)));
+  // The base ends its segment, the twin is the first of the next one, behind the directory.
+  constexpr uint64_t kNextSegment = (kBegin + kBase + 4095) / 4096 * 4096;
+  EXPECT_TRUE(together(plan_with(kBegin, kNextSegment + format::kBlockBytes)));
+  const RestorePlan apart = plan_with(kBegin, kNextSegment + 2 * format::kBlockBytes);
+  EXPECT_FALSE(apart.chunks[1].has_twin);
+}
+
 TEST_F(PlanTest, InlineChunksComeFromTheirPart) {
   ASSERT_TRUE(add(entry_at(format::kPackInline, 10, 4)).ok());
   ASSERT_TRUE(add(entry_at(format::kPackInline, 14, 5000)).ok());
