@@ -65,7 +65,7 @@ Family by_reason(std::string name, std::string help,
                  std::array<Counter, Metrics::State::kReasons>& counters) {
   static_assert(Metrics::State::kReasons == kCodecReasons);
   Family family{.name = std::move(name), .help = std::move(help), .series = {}};
-  for (size_t i = 0; i < counters.size(); ++i) {
+  for (size_t i = 1; i < counters.size(); ++i) {  // but kNotTold
     std::string reason(to_string(static_cast<CodecReason>(i)));
     std::ranges::replace(reason, ' ', '_');
     family.series.push_back(series(label("reason", reason), counters[i]));

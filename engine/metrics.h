@@ -63,7 +63,7 @@ enum class Operation : uint8_t { kSave, kRestore };
 
 struct Metrics::State {
   static constexpr size_t kCodecs = 7;      // CodecId
-  static constexpr size_t kReasons = 8;     // CodecReason
+  static constexpr size_t kReasons = 9;     // CodecReason
   static constexpr size_t kSources = 5;     // ChunkSource
   static constexpr size_t kOperations = 2;  // Operation
   static constexpr size_t kStatusCodes = 11;

@@ -75,6 +75,7 @@ Status PartWriter::add_inline(format::ChunkEntry entry, Bytes raw) {
   entry.pack = format::kPackInline;
   entry.codec = 0;
   entry.flags = 0;
+  entry.reason = format::CodecReason::kNotTold;
   entry.raw_bytes = entry.stored_bytes = static_cast<uint32_t>(raw.size());
   entry.offset_units = static_cast<uint32_t>(inline_bytes_);
   entry.stored_checksum = chunk_checksum(raw, salt_of(trailer_.part.writer, inline_bytes_));

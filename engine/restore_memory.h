@@ -42,20 +42,20 @@ class HugePages {
   // that, and where the kernel cannot tell (before Linux 6.7).
   bool hold(MutableBytes range) const;
   // Asks the kernel for hugepages in every whole 2 MiB of `range` that was never touched: a fault
-  // and its zeroing then cost a third of what 4 KiB pages do. Takes no memory that filling the range
-  // would not, and changes nothing that is there. False where nothing was asked.
+  // and its zeroing then cost a third of what 4 KiB pages do. Takes no memory that filling the
+  // range would not, and changes nothing that is there. False where nothing was asked.
   bool offer(MutableBytes range) const;
 
  private:
-  // The first page that is in one of `categories`, or with `inverted` in none; nullptr when there is
-  // none, and the start of `range` where the kernel cannot tell.
+  // The first page that is in one of `categories`, or with `inverted` in none; nullptr when there
+  // is none, and the start of `range` where the kernel cannot tell.
   std::byte* find_page(MutableBytes range, uint64_t categories, bool inverted) const;
 
   int pagemap_ = -1;
 };
 
-// What lies side by side in memory, and in `ranges`, as one range: tensors that share a hugepage have
-// none that is whole. Every page of the result has a byte of some range.
+// What lies side by side in memory, and in `ranges`, as one range: tensors that share a hugepage
+// have none that is whole. Every page of the result has a byte of some range.
 std::vector<MutableBytes> join_neighbours(std::span<const MutableBytes> ranges);
 
 // Memory that was never touched costs a fault a page, one after the other, in the thread that

@@ -30,13 +30,6 @@ Status check_codec_policy(const std::string& policy) {
   return codec.status().with_context("option codec, besides \"auto\"");
 }
 
-std::string_view to_string(CodecReason reason) {
-  constexpr std::array<std::string_view, kCodecReasons> kNames = {
-      "asked for",    "look at the bytes", "device paces", "device busy",
-      "device idles", "codec_cpu spent",   "base beside",  "not smaller"};
-  return kNames[static_cast<size_t>(reason)];
-}
-
 void MeasuredRate::add(double bytes, double cost) {
   bytes_ += bytes;
   cost_ += cost;

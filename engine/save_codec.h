@@ -1,6 +1,6 @@
 // Stage 4's decision: which codec a piece is encoded with, from SaveOptions, the tensor, a look at
-// the bytes, and how busy the device is. Policy only; what was chosen stands in each chunk's entry.
-// Used by save_worker.cc; the names of codecs by whoever checks options.
+// the bytes, and how busy the device is. Policy only; what was chosen and why stands in each
+// chunk's entry. Used by save_worker.cc; the names of codecs by whoever checks options.
 #pragma once
 
 #include <array>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "compression/codec.h"
+#include "engine/format/chunk.h"
 #include "engine/format/directory.h"
 #include "engine/pack_writer.h"
 #include "engine/save_pipeline.h"
@@ -19,19 +20,8 @@ ElementFormat element_format(DType dtype);
 // kInvalidArgument unless `policy` is "auto" or the name of a codec that needs no base.
 Status check_codec_policy(const std::string& policy);
 
-// For reports and traces, never stored.
-enum class CodecReason : uint8_t {
-  kAsked,        // SaveOptions::codec names it
-  kLook,         // a look at the bytes decided alone
-  kDevicePaces,  // coded, the save is as fast as the device lets it be, or faster than raw
-  kDeviceBusy,   // the device's queue is full: there is time for a smaller form
-  kDeviceIdles,  // the device takes raw bytes faster than they can be coded
-  kCpuSpent,     // SaveOptions::codec_cpu is used up
-  kBase,         // it is nearly told by another chunk
-  kNotSmaller,   // it was encoded, and did not get smaller
-};
-constexpr size_t kCodecReasons = 8;
-std::string_view to_string(CodecReason reason);
+using format::CodecReason;
+using format::kCodecReasons;
 
 struct CodecChoice {
   CodecId codec = CodecId::kRaw;

@@ -333,6 +333,7 @@ Status SaveWorker::store_piece(const Piece& piece, std::optional<PlacedChunk> pa
   } else {
     CAISSON_ASSIGN_OR_RETURN(stored, encode(piece, raw, digest, choice, before, entry));
   }
+  entry.reason = stored.choice.reason;
   count_codec(stored.choice, entry);
 
   // 5 pack (6 write: the pack writer submits each segment as soon as it is full)

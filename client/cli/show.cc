@@ -19,6 +19,7 @@ namespace {
 
 struct CodecCount {
   uint64_t chunks = 0, raw_bytes = 0, stored_bytes = 0;
+  std::map<std::string, uint64_t> reasons;  // raw bytes by why it was taken
 };
 
 struct ShownTensor {
@@ -49,17 +50,31 @@ std::string codec_of(const format::ChunkEntry& entry) {
 }
 
 // "twin 90%, planes 10%", by raw bytes.
-std::string codec_mix(const ShownTensor& tensor) {
+std::string mix_of(const std::map<std::string, uint64_t>& raw_bytes, uint64_t all) {
   std::vector<std::pair<uint64_t, std::string>> shares;
-  for (const auto& [name, count] : tensor.codecs) shares.emplace_back(count.raw_bytes, name);
+  for (const auto& [name, bytes] : raw_bytes) shares.emplace_back(bytes, name);
   std::sort(shares.begin(), shares.end(), std::greater<>());
   if (shares.size() == 1) return shares.front().second;
   std::string mix;
   for (const auto& [bytes, name] : shares) {
     if (!mix.empty()) mix += ", ";
-    mix += name + " " + percent(bytes, tensor.raw_bytes);
+    mix += name + " " + percent(bytes, all);
   }
   return mix;
+}
+
+std::string codec_mix(const ShownTensor& tensor) {
+  std::map<std::string, uint64_t> raw_bytes;
+  for (const auto& [name, count] : tensor.codecs) raw_bytes[name] = count.raw_bytes;
+  return mix_of(raw_bytes, tensor.raw_bytes);
+}
+
+std::string reason_mix(const ShownTensor& tensor) {
+  std::map<std::string, uint64_t> raw_bytes;
+  for (const auto& [name, count] : tensor.codecs) {
+    for (const auto& [reason, bytes] : count.reasons) raw_bytes[reason] += bytes;
+  }
+  return mix_of(raw_bytes, tensor.raw_bytes);
 }
 
 // "0-3, 5"
@@ -98,6 +113,8 @@ Result<ShownTensor> show_record(Manifest& manifest, const TensorRecord& record) 
       ++count.chunks;
       count.raw_bytes += entry.raw_bytes;
       count.stored_bytes += entry.stored_bytes;
+      if (entry.reason == format::CodecReason::kNotTold) continue;
+      count.reasons[std::string(to_string(entry.reason))] += entry.raw_bytes;
     }
   }
   return shown;
@@ -188,7 +205,8 @@ class ShowCommand final : public Command {
       for (const auto& [name, count] : tensor.codecs) {
         codecs[name] = {{"chunks", count.chunks},
                         {"raw_bytes", count.raw_bytes},
-                        {"stored_bytes", count.stored_bytes}};
+                        {"stored_bytes", count.stored_bytes},
+                        {"reasons", count.reasons}};
       }
       item["codecs"] = std::move(codecs);
       list.push_back(std::move(item));
@@ -216,12 +234,13 @@ class ShowCommand final : public Command {
             alias ? "" : human_bytes(tensor.raw_bytes),
             alias ? "" : human_bytes(tensor.stored_bytes),
             codec_mix(tensor),
+            reason_mix(tensor),
             ranges(tensor.ranks)};
   }
 
   static Table make_table() {
-    return Table({"NAME", "TYPE", "SHAPE", "SIZE", "STORED", "CODECS", "RANKS"},
-                 {false, false, false, true, true, false, false});
+    return Table({"NAME", "TYPE", "SHAPE", "SIZE", "STORED", "CODECS", "WHY", "RANKS"},
+                 {false, false, false, true, true, false, false, false});
   }
 
   static void print_flat(const std::vector<ShownTensor>& tensors) {
@@ -235,7 +254,7 @@ class ShowCommand final : public Command {
     for (const ShownTensor& tensor : tensors) insert(root, tensor);
     Table table = make_table();
     table.add({printable(checkpoint.name()), "", fmt::format("{} tensors", root.tensors),
-               human_bytes(root.raw_bytes), human_bytes(root.stored_bytes), "", ""});
+               human_bytes(root.raw_bytes), human_bytes(root.stored_bytes), "", "", ""});
     add_children(root, 1, table);
     table.print();
   }
@@ -258,7 +277,7 @@ class ShowCommand final : public Command {
       if (child->tensor != nullptr) table.add(cells(label, *child->tensor));
       if (child->children.empty()) continue;
       table.add({label, "", fmt::format("{} tensors", child->tensors),
-                 human_bytes(child->raw_bytes), human_bytes(child->stored_bytes), "", ""});
+                 human_bytes(child->raw_bytes), human_bytes(child->stored_bytes), "", "", ""});
       if (level < depth_) add_children(*child, level + 1, table);
     }
   }

@@ -7,7 +7,7 @@
 //   32  4  offset, in units of 64 bytes (inline: in bytes)
 //   36  2  pack
 //   38  1  codec
-//   39  1  flags
+//   39  1  flags in the low four bits, why this codec in the high ones
 //
 // The base reference:
 //
@@ -22,6 +22,7 @@
 #include "engine/format/chunk.h"
 
 #include <algorithm>
+#include <array>
 #include <string>
 
 #include "engine/format/record.h"
@@ -32,6 +33,7 @@ namespace caisson::format {
 namespace {
 
 constexpr uint8_t kCodecRaw = 0;
+constexpr uint8_t kFlagBits = 4;
 constexpr uint32_t kStoredBytesOverRaw = 64;  // what a stored form may be larger than raw
 constexpr size_t kBaseReserved1 = 3;
 constexpr size_t kBaseReserved2 = 11;
@@ -49,6 +51,7 @@ std::string_view fault_of(const ChunkEntry& entry) {
   }
   const bool has_base = (entry.flags & kFlagHasBase) != 0;
   if ((entry.flags & ~kFlagHasBase) != 0) return "unknown chunk flags";
+  if (static_cast<uint8_t>(entry.reason) > kCodecReasonMax) return "no such reason for a codec";
   if (has_base && (entry.codec == kCodecRaw || entry.stored_bytes < kBaseRefBytes)) {
     return "a chunk with a base is never raw and holds a base reference";
   }
@@ -75,6 +78,14 @@ std::string_view fault_of(const BaseRef& base) {
 
 }  // namespace
 
+std::string_view to_string(CodecReason reason) {
+  constexpr std::array<std::string_view, kCodecReasons> kNames = {
+      "not told",     "asked for",       "look at the bytes", "device paces", "device busy",
+      "device idles", "codec_cpu spent", "base beside",       "not smaller"};
+  const auto code = static_cast<size_t>(reason);
+  return code < kNames.size() ? kNames[code] : "a reason of a newer version";
+}
+
 void store_entry(std::byte* to, const ChunkEntry& entry) {
   CAISSON_CHECK(fault_of(entry).empty());
   std::memcpy(to, entry.id.bytes.data(), entry.id.bytes.size());
@@ -84,7 +95,8 @@ void store_entry(std::byte* to, const ChunkEntry& entry) {
   store_le(to + 32, entry.offset_units);
   store_le(to + 36, entry.pack);
   store_le(to + 38, entry.codec);
-  store_le(to + 39, entry.flags);
+  store_le(to + 39,
+           static_cast<uint8_t>(entry.flags | static_cast<uint8_t>(entry.reason) << kFlagBits));
 }
 
 Result<ChunkEntry> load_entry(const std::byte* from, std::string_view what) {
@@ -96,7 +108,9 @@ Result<ChunkEntry> load_entry(const std::byte* from, std::string_view what) {
   entry.offset_units = load_le<uint32_t>(from + 32);
   entry.pack = load_le<uint16_t>(from + 36);
   entry.codec = load_le<uint8_t>(from + 38);
-  entry.flags = load_le<uint8_t>(from + 39);
+  const auto flags_and_reason = load_le<uint8_t>(from + 39);
+  entry.flags = flags_and_reason & ((1u << kFlagBits) - 1);
+  entry.reason = static_cast<CodecReason>(flags_and_reason >> kFlagBits);
   const std::string_view fault = fault_of(entry);
   if (fault.empty()) return entry;
   return corruption(std::string(what) + ": entry of chunk " + to_hex(entry.id) + ": " +

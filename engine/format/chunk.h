@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "caisson/result.h"
 #include "engine/format/names.h"
@@ -18,6 +19,23 @@ inline constexpr uint32_t kChunkRawBytesMax = 16u << 20;
 inline constexpr uint16_t kPackInline = 0xffff;  // the bytes lie in the part's inline section
 inline constexpr uint16_t kPackSelf = 0xfffe;    // in a segment directory: this pack
 
+// Why a chunk has the codec that it has: told by show, never acted upon. A later version may know
+// more of them.
+enum class CodecReason : uint8_t {
+  kNotTold,      // inline chunks, and what earlier writers stored
+  kAsked,        // SaveOptions::codec names it
+  kLook,         // a look at the bytes decided alone
+  kDevicePaces,  // coded, the save is as fast as the device lets it be, or faster than raw
+  kDeviceBusy,   // the device's queue is full: there is time for a smaller form
+  kDeviceIdles,  // the device takes raw bytes faster than they can be coded
+  kCpuSpent,     // SaveOptions::codec_cpu is used up
+  kBase,         // it is nearly told by another chunk
+  kNotSmaller,   // it was encoded, and did not get smaller
+};
+inline constexpr size_t kCodecReasons = 9;
+inline constexpr uint8_t kCodecReasonMax = 15;
+std::string_view to_string(CodecReason reason);
+
 struct ChunkEntry {
   Digest id;  // content id of the raw bytes
   uint64_t stored_checksum =
@@ -28,6 +46,7 @@ struct ChunkEntry {
   uint16_t pack = kPackSelf;  // index into the part's pack list, or one of the constants above
   uint8_t codec = 0;          // CodecId
   uint8_t flags = 0;          // bit 0: the stored form starts with a BaseRef
+  CodecReason reason = CodecReason::kNotTold;
   bool operator==(const ChunkEntry&) const = default;
   uint64_t offset_bytes() const {
     return pack == kPackInline ? offset_units : uint64_t{offset_units} * kOffsetUnit;

@@ -12,8 +12,8 @@ class Entry:
     def __init__(self, data):
         self.id = data.take(16)
         self.checksum, self.raw_bytes, self.stored_bytes = data.u64(), data.u32(), data.u32()
-        self.offset, self.pack, self.codec, self.flags = (
-            data.u32(), data.u16(), data.u8(), data.u8())
+        self.offset, self.pack, self.codec = data.u32(), data.u16(), data.u8()
+        self.flags = data.u8() & 15  # the high bits say why it has this codec, for display
         need(0 < self.raw_bytes <= 16 << 20, "raw bytes of a chunk")
         need(self.flags & ~1 == 0, "unknown flags of a chunk")
 

@@ -1,5 +1,6 @@
 """The command line as scripts see it: exit codes, JSON shapes, output for people and for pipes."""
 
+import collections
 import contextlib
 import json
 import os
@@ -154,6 +155,21 @@ class Verbs(CliCase):
         self.assertEqual((verified["damaged"], verified["checkpoints"]), (0, 2))
         grades = {f["check"]: f["grade"] for f in self.json_of("doctor", self.dir)["findings"]}
         self.assertEqual(grades["create_once"], "good")
+
+    def test_show_tells_why_each_codec_was_taken(self):
+        imported = self.import_file(self.small(rows=20_000), "run/0")["codecs"]
+        told = {(use["codec"], use["reason"]): use["raw_bytes"] for use in imported}
+        shown = collections.Counter()
+        for tensor in self.json_of("show", self.store, "run/0")["tensors"]:
+            for codec, count in tensor["codecs"].items():
+                self.assertEqual(
+                    sum(count["reasons"].values()), 0 if codec == "inline" else count["raw_bytes"]
+                )
+                shown.update({(codec, why): size for why, size in count["reasons"].items()})
+        self.assertEqual(shown, told)
+        self.assertTrue(told)
+        for _, why in told:
+            self.assertIn(why, self.run_cli("show", self.store, "run/0").stdout)
 
     def test_errors_have_codes_and_next_steps(self):
         error = self.json_of("ls", self.store, code=NOT_FOUND)

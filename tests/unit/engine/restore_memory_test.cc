@@ -130,7 +130,8 @@ TEST(JoinNeighbours, JoinsWhatSharesPagesAndNothingElse) {
   EXPECT_TRUE(joined({}).empty());
   EXPECT_TRUE(joined({all.first(0)}).empty());
   // End to begin; with less than a page between them; in the same page; in the next one.
-  for (const uint64_t begin : {3 * kPage, 3 * kPage + 64, 4 * kPage - 1, 4 * kPage, 5 * kPage - 1}) {
+  for (const uint64_t begin :
+       {3 * kPage, 3 * kPage + 64, 4 * kPage - 1, 4 * kPage, 5 * kPage - 1}) {
     SCOPED_TRACE(begin);
     const uint64_t end = begin < 4 * kPage ? 3 * kPage : 3 * kPage + 1;
     const auto one = joined({all.first(end), all.subspan(begin, 100)});

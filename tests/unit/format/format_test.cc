@@ -122,7 +122,14 @@ TEST(Chunk, EntriesOutOfRangeAreRefused) {
   EXPECT_TRUE(refused(28, 999));                     // raw, but fewer
   EXPECT_TRUE(refused(36, kPackInline | 1u << 16));  // inline and encoded
   EXPECT_TRUE(refused(36, 2u << 24));                // unknown flag
-  EXPECT_TRUE(refused(36, 1u << 24));                // raw with a base
+  EXPECT_TRUE(refused(36, 8u << 24));
+  EXPECT_TRUE(refused(36, 1u << 24));  // raw with a base
+  // Why it has its codec is for display: what a later version says is taken, and told as such.
+  good.reason = static_cast<CodecReason>(kCodecReasonMax);
+  store_entry(bytes.data(), good);
+  EXPECT_EQ(load_entry(bytes.data(), "p").value(), good);
+  EXPECT_EQ(to_string(good.reason), "a reason of a newer version");
+  EXPECT_EQ(to_string(CodecReason::kNotSmaller), "not smaller");
 }
 
 TEST(Pack, RoundTrip) {
