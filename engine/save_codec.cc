@@ -9,7 +9,8 @@ namespace caisson {
 namespace {
 
 constexpr double kKnownBytes = 32u << 20;  // a rate over fewer says little
-constexpr double kKnownOfDevice = 512u << 20;
+constexpr double kKnownOfDevice = 256u << 20;
+constexpr uint64_t kBurstBytes = 1u << 30;  // of a device, that its cache may take faster than it
 constexpr double kClearly = 1.1;
 constexpr double kQueueHalfEmpty = 0.5;
 constexpr uint64_t kIdlePieces = 128;
@@ -85,7 +86,8 @@ void CodecPolicy::on_device(const DeviceUse& use) {
   } else if (use.queue_level < kQueueHalfEmpty) {
     busy_ = false;
   }
-  if (use.written_bytes > device_seen_.written_bytes) {
+  if (device_seen_.written_bytes >= kBurstBytes &&
+      use.written_bytes > device_seen_.written_bytes) {
     device_.add(static_cast<double>(use.written_bytes - device_seen_.written_bytes),
                 use.busy_seconds - device_seen_.busy_seconds);
     idles_ = !options_.deterministic && raw_is_faster();

@@ -48,8 +48,8 @@ class MeasuredRate {
 // gathering and hashing, of coding, of the device while it has something to do, and by how much
 // coding makes pieces smaller. The slower one of processor and device paces a save, so it is known
 // which would be faster, raw or coded; the answer changes only where the other one is clearly so,
-// and before all rates are known it is coded. What the device does is known only after hundreds of
-// MiB: the first ones often end in a cache that takes them at several times the lasting rate, and
+// and before all rates are known it is coded. What the device does is known only after more than
+// a GiB: the first one often ends in a cache that takes it at several times the lasting rate, and
 // what was spared then is spared when it matters. Where the device's queue is full none the less,
 // the worker would wait: floats then get the smaller, slower form, if it is worth that, until the
 // queue is half empty.

@@ -27,8 +27,13 @@ class SaveCodecTest : public ::testing::Test {
     policy.on_coded(raw, static_cast<uint64_t>(static_cast<double>(raw) * stored),
                     static_cast<double>(raw) / code);
   }
+  // A GiB that the device took, at this rate; before the first one, another that its cache took.
   void device(CodecPolicy& policy, double rate, uint64_t waits = 0, double level = 0.7) {
     const uint64_t bytes = 1u << 30;
+    if (use_.written_bytes == 0) {
+      use_ = {.written_bytes = bytes, .busy_seconds = 0.01};
+      policy.on_device(use_);
+    }
     use_.written_bytes += bytes;
     use_.busy_seconds += static_cast<double>(bytes) / rate;
     use_.waits += waits;
@@ -62,6 +67,16 @@ TEST_F(SaveCodecTest, CodesWhileThatIsFasterThanTheRawDevice) {
   EXPECT_EQ(choose(policy).codec, CodecId::kBitPlanes);
 }
 
+TEST_F(SaveCodecTest, WhatACacheTakesAtFirstSaysNothing) {
+  CodecPolicy policy({});
+  work(policy, 10 * kGB, 10 * kGB, 0.7);
+  for (uint64_t step = 1; step <= 1024; ++step) {
+    policy.on_device({.written_bytes = step << 20,
+                      .busy_seconds = static_cast<double>(step << 20) / (20 * kGB)});
+    ASSERT_EQ(choose(policy).codec, CodecId::kBitPlanes) << step;
+  }
+}
+
 TEST_F(SaveCodecTest, ADeviceFasterThanTheCodecGetsRawBytes) {
   CodecPolicy policy({});
   work(policy, 10 * kGB, 10 * kGB, 0.7);
@@ -84,6 +99,7 @@ TEST_F(SaveCodecTest, NearlyEquallyFastChangesNothing) {
   work(coding, 10 * kGB, 10 * kGB, 0.7);
   device(coding, 5.3 * kGB);
   EXPECT_EQ(choose(coding).codec, CodecId::kBitPlanes);
+  use_ = {};
   work(idle, 10 * kGB, 10 * kGB, 0.7);
   device(idle, 20 * kGB);
   for (int i = 0; i < 30; ++i) device(idle, 5.2 * kGB);
