@@ -21,7 +21,7 @@ namespace {
 constexpr uint64_t kBytesInFlightMax = 64u << 20;
 // A device may answer in bursts as long as its queue (a virtual disk does): so much of one may have
 // arrived, not looked at yet, while as much as before is read already.
-constexpr uint64_t kStagedArrivedMax = 32u << 20;
+constexpr uint64_t kStagedArrivedMax = 16u << 20;
 constexpr size_t kArrivedMax = 16;          // reads of one worker
 constexpr uint32_t kReadsInFlightMax = 64;  // of one worker
 // Finding the pages of a fresh arena can take longer than the reads into it, so a restore starts

@@ -17,6 +17,7 @@ import numpy as np
 import safetensors.numpy
 
 import caisson
+from caisson import _arrays
 from caisson._collector import collector_paused
 
 RNG = np.random.default_rng(5)
@@ -268,6 +269,21 @@ class SaveAndLoad(PackageTest):
                 self.assertEqual(permissions, "rw-p")
                 return
         self.fail("no mapping has the array")
+
+    def test_new_arrays_lie_side_by_side(self):
+        small, direct, own = 100, 300 << 10, 16 << 20
+        sizes = [0, small, direct, own, small, *[8 << 20] * 9, small, 0, own + 1, direct]
+        arrays = _arrays.allocate(sizes)
+        self.assertEqual([len(array) for array in arrays], sizes)
+        for number, array in enumerate(arrays):
+            array[:] = number
+        for number, array in enumerate(arrays):
+            self.assertTrue((array == number).all())
+            self.assertEqual(array.ctypes.data % (4096 if len(array) >= direct else 1), 0)
+        # Neighbours, so that they share hugepages; a mapping of many ends with the last of them.
+        self.assertEqual(arrays[4].ctypes.data, arrays[2].ctypes.data + direct)
+        pools = {id(array.base) for array, size in zip(arrays, sizes) if size < own}
+        self.assertEqual(len(pools), 2)
 
     def test_the_collector_goes_on_when_the_last_stretch_ends(self):
         for on in (True, False):

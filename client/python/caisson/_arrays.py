@@ -257,13 +257,14 @@ def _map(size: int) -> np.ndarray[Any, Any]:
     # Private: the kernel gives memory that could be shared none.
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     whole = mmap.mmap(-1, size + _HUGE_PAGE, flags=flags)
-    if size >= _HUGE_PAGE:
-        try:
-            whole.madvise(mmap.MADV_HUGEPAGE)
-        except (AttributeError, OSError):
-            pass  # a system without them
     flat = np.frombuffer(whole, dtype=np.uint8)
     start = -flat.ctypes.data % _HUGE_PAGE
+    if size >= _HUGE_PAGE:
+        try:
+            # Not the rest: it would lie in one that is hardly used.
+            whole.madvise(mmap.MADV_HUGEPAGE, start, size - size % _HUGE_PAGE)
+        except (AttributeError, OSError):
+            pass  # a system without them
     return flat[start : start + size]
 
 
@@ -271,20 +272,25 @@ def allocate(sizes: Iterable[int]) -> list[np.ndarray[Any, Any]]:
     """New byte arrays, one for each size. Large ones lie in mappings of their own, small ones share
     some: a mapping lives as long as any array of it."""
     sizes = list(sizes)
-    left = sum(size + 4096 for size in sizes if size < _OWN_MAPPING_BYTES)  # with gaps
-    arrays = []
-    pool, at = np.empty(0, dtype=np.uint8), 0
+    mappings: list[int] = []  # their sizes
+    places = []  # (mapping, offset) of each array
+    pool = -1  # the mapping that small arrays share
     for size in sizes:
         if size >= _OWN_MAPPING_BYTES:
-            arrays.append(_map(size))
+            mappings.append(size)
+            places.append((len(mappings) - 1, 0))
             continue
-        at += -at % (4096 if size >= _DIRECT_BYTES else 64)
-        if at + size > len(pool):
-            pool, at = _map(max(size, min(left, _POOL_BYTES))), 0
-        arrays.append(pool[at : at + size])
-        at += size
-        left -= size + 4096
-    return arrays
+        at = -1
+        if pool >= 0:
+            at = mappings[pool]
+            at += -at % (4096 if size >= _DIRECT_BYTES else 64)
+        if at < 0 or at + size > _POOL_BYTES:
+            mappings.append(0)
+            pool, at = len(mappings) - 1, 0
+        places.append((pool, at))
+        mappings[pool] = at + size
+    memory = [_map(size) for size in mappings]
+    return [memory[m][at : at + size] for (m, at), size in zip(places, sizes)]
 
 
 def view_numpy(data: np.ndarray[Any, Any], dtype: str, shape: tuple[int, ...]) -> Any:
