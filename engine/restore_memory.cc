@@ -117,22 +117,28 @@ bool HugePages::hold(MutableBytes range) const {
   return !whole.empty() && find_page(whole, kPageIsHuge, /*inverted=*/true) == nullptr;
 }
 
-bool HugePages::offer(MutableBytes range) const {
+bool HugePages::offer(MutableBytes range) {
   bool asked = false;
   MutableBytes left = whole_hugepages(range);
-  while (!left.empty()) {
-    std::byte* const there = find_page(left, kPageIsPresent | kPageIsSwapped, /*inverted=*/false);
-    const size_t fresh = there == nullptr ? left.size()
-                                          : static_cast<size_t>(there - left.data()) /
-                                                kHugePageBytes * kHugePageBytes;
-    if (fresh > 0 && ::madvise(left.data(), fresh, MADV_HUGEPAGE) == 0) asked = true;
-    left = left.subspan(there == nullptr ? fresh : fresh + kHugePageBytes);
+  while (!left.empty() && offers_left_ > 0) {
+    const auto there = find_page(left, kPageIsPresent | kPageIsSwapped, /*inverted=*/false);
+    if (!there) return asked;
+    const bool all = *there == nullptr;
+    const size_t fresh =
+        all ? left.size()
+            : static_cast<size_t>(*there - left.data()) / kHugePageBytes * kHugePageBytes;
+    if (fresh > 0 && ::madvise(left.data(), fresh, MADV_HUGEPAGE) == 0) {
+      asked = true;
+      --offers_left_;
+    }
+    left = left.subspan(all ? fresh : fresh + kHugePageBytes);
   }
   return asked;
 }
 
-std::byte* HugePages::find_page(MutableBytes range, uint64_t categories, bool inverted) const {
-  if (pagemap_ < 0) return range.data();
+std::optional<std::byte*> HugePages::find_page(MutableBytes range, uint64_t categories,
+                                               bool inverted) const {
+  if (pagemap_ < 0) return std::nullopt;
   const auto begin = reinterpret_cast<uintptr_t>(range.data());
   PagemapRegion found{};
   PagemapScan scan{.size = sizeof(PagemapScan),
@@ -149,8 +155,8 @@ std::byte* HugePages::find_page(MutableBytes range, uint64_t categories, bool in
                    .return_mask = categories};
   const int count = ::ioctl(pagemap_, _IOWR('f', 16, PagemapScan), &scan);
   if (count == 0) return nullptr;
-  const bool is_told = count > 0 && found.start >= begin && found.start < begin + range.size();
-  return is_told ? range.data() + (found.start - begin) : range.data();
+  if (count < 0 || found.start < begin || found.start >= begin + range.size()) return std::nullopt;
+  return range.data() + (found.start - begin);
 }
 
 std::vector<MutableBytes> join_neighbours(std::span<const MutableBytes> ranges) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
@@ -44,13 +45,15 @@ class HugePages {
   // Asks the kernel for hugepages in every whole 2 MiB of `range` that was never touched: a fault
   // and its zeroing then cost a third of what 4 KiB pages do. Takes no memory that filling the
   // range would not, and changes nothing that is there. False where nothing was asked.
-  bool offer(MutableBytes range) const;
+  bool offer(MutableBytes range);
 
  private:
   // The first page that is in one of `categories`, or with `inverted` in none; nullptr when there
-  // is none, and the start of `range` where the kernel cannot tell.
-  std::byte* find_page(MutableBytes range, uint64_t categories, bool inverted) const;
+  // is none, nothing where the kernel cannot tell.
+  std::optional<std::byte*> find_page(MutableBytes range, uint64_t categories, bool inverted) const;
 
+  // Each splits a mapping, of which a process may have 65,530.
+  uint32_t offers_left_ = 4096;
   int pagemap_ = -1;
 };
 

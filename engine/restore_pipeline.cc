@@ -17,7 +17,7 @@ namespace caisson {
 
 namespace {
 
-// Smaller targets fault as they are filled.
+// What is smaller, with its neighbours, faults as it is filled.
 constexpr uint64_t kPrefaultBytesMin = 1u << 20;
 
 // Whether the gaps between its runs are small. Those of others are not ours to make resident.
@@ -28,7 +28,7 @@ bool is_dense(const WantedBox& target, DType dtype) {
 
 // Which targets a device may write to without a detour; see PlannedRead::in_place.
 void find_hugepages(RestoreRequest& request) {
-  const HugePages hugepages;
+  HugePages hugepages;
   std::vector<MutableBytes> others;
   for (WantedBox& target : request.targets) {
     const DType dtype = request.tensors[target.tensor].spec.dtype;
@@ -36,7 +36,7 @@ void find_hugepages(RestoreRequest& request) {
     target.hugepages = hugepages.hold(range);
     if (!target.hugepages && is_dense(target, dtype)) others.push_back(range);
   }
-  std::ranges::sort(others, {}, &MutableBytes::data);
+  std::ranges::sort(others, {}, [](MutableBytes range) { return range.data(); });
   for (const MutableBytes range : join_neighbours(others)) (void)hugepages.offer(range);
 }
 

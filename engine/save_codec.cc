@@ -86,7 +86,8 @@ void CodecPolicy::on_device(const DeviceUse& use) {
   } else if (use.queue_level < kQueueHalfEmpty) {
     busy_ = false;
   }
-  if (device_seen_.written_bytes >= kBurstBytes && use.written_bytes > device_seen_.written_bytes) {
+  if (device_seen_.written_bytes >= kBurstBytes / options_.workers &&
+      use.written_bytes > device_seen_.written_bytes) {
     device_.add(static_cast<double>(use.written_bytes - device_seen_.written_bytes),
                 use.busy_seconds - device_seen_.busy_seconds);
     idles_ = !options_.deterministic && raw_is_faster();

@@ -59,6 +59,7 @@ class CodecPolicy {
     std::string codec = "auto";
     double cpu = -1;  // cores, of this worker; negative: no bound
     bool deterministic = false;
+    uint32_t workers = 1;  // of the save: each sees its own part of what the device takes
   };
   // REQUIRES: check_codec_policy(options.codec).ok().
   explicit CodecPolicy(Options options) : options_(std::move(options)) {}

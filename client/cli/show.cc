@@ -54,7 +54,7 @@ std::string mix_of(const std::map<std::string, uint64_t>& raw_bytes, uint64_t al
   std::vector<std::pair<uint64_t, std::string>> shares;
   for (const auto& [name, bytes] : raw_bytes) shares.emplace_back(bytes, name);
   std::sort(shares.begin(), shares.end(), std::greater<>());
-  if (shares.size() == 1) return shares.front().second;
+  if (shares.size() == 1 && shares.front().first == all) return shares.front().second;
   std::string mix;
   for (const auto& [bytes, name] : shares) {
     if (!mix.empty()) mix += ", ";

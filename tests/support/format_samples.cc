@@ -50,6 +50,7 @@ std::vector<ChunkEntry> sample_table_entries(size_t count) {
     } else if (i % 4 == 3) {
       entry.codec = 4;
       entry.flags = kFlagHasBase;
+      entry.reason = CodecReason::kBase;
       entry.stored_bytes = 580;
     }
     entries.push_back(entry);

@@ -248,12 +248,17 @@ def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
 _HUGE_PAGE = 2 << 20
 _OWN_MAPPING_BYTES = 16 << 20  # a tensor of its own mapping goes when it goes
 _POOL_BYTES = 64 << 20
+_TRIMMED_MAPPINGS_MAX = 1000  # a process may have 65,530 mappings
 _DIRECT_BYTES = 256 << 10  # from here on a read may go straight into place, if that is aligned
 
 
-def _map(size: int) -> np.ndarray[Any, Any]:
+def _map(size: int, trim: bool) -> np.ndarray[Any, Any]:
     """New memory that starts on a hugepage, and is made of them where the kernel has some: pages are
-    found 512 at a time, and once they are there a restore reads straight into place."""
+    found 512 at a time, and once they are there a restore reads straight into place.
+
+    Args:
+        trim: not the end, which would lie in one that is hardly used. Takes two mappings more.
+    """
     # Private: the kernel gives memory that could be shared none.
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     whole = mmap.mmap(-1, size + _HUGE_PAGE, flags=flags)
@@ -261,8 +266,10 @@ def _map(size: int) -> np.ndarray[Any, Any]:
     start = -flat.ctypes.data % _HUGE_PAGE
     if size >= _HUGE_PAGE:
         try:
-            # Not the rest: it would lie in one that is hardly used.
-            whole.madvise(mmap.MADV_HUGEPAGE, start, size - size % _HUGE_PAGE)
+            if trim:
+                whole.madvise(mmap.MADV_HUGEPAGE, start, size - size % _HUGE_PAGE)
+            else:
+                whole.madvise(mmap.MADV_HUGEPAGE)
         except (AttributeError, OSError):
             pass  # a system without them
     return flat[start : start + size]
@@ -289,7 +296,7 @@ def allocate(sizes: Iterable[int]) -> list[np.ndarray[Any, Any]]:
             pool, at = len(mappings) - 1, 0
         places.append((pool, at))
         mappings[pool] = at + size
-    memory = [_map(size) for size in mappings]
+    memory = [_map(size, number < _TRIMMED_MAPPINGS_MAX) for number, size in enumerate(mappings)]
     return [memory[m][at : at + size] for (m, at), size in zip(places, sizes)]
 
 

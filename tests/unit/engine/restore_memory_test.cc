@@ -149,7 +149,7 @@ TEST(JoinNeighbours, JoinsWhatSharesPagesAndNothingElse) {
 }
 
 TEST(HugePages, AreOfferedToNewMemoryAlone) {
-  const HugePages hugepages;
+  HugePages hugepages;
   auto huge = AlignedBuffer::allocate(4 * kHuge, /*prefault=*/true);
   ASSERT_TRUE(huge.ok());
   if (!hugepages.hold(huge->bytes())) GTEST_SKIP() << "no hugepages to be had, or told";

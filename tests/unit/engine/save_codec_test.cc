@@ -75,6 +75,13 @@ TEST_F(SaveCodecTest, WhatACacheTakesAtFirstSaysNothing) {
                       .busy_seconds = static_cast<double>(step << 20) / (20 * kGB)});
     ASSERT_EQ(choose(policy).codec, CodecId::kBitPlanes) << step;
   }
+  CodecPolicy one_of_four({.workers = 4});
+  work(one_of_four, 10 * kGB, 10 * kGB, 0.7);
+  for (uint64_t step = 1; step <= 768; ++step) {
+    one_of_four.on_device({.written_bytes = step << 20,
+                           .busy_seconds = static_cast<double>(step << 20) / (20 * kGB)});
+  }
+  EXPECT_EQ(choose(one_of_four).codec, CodecId::kRaw) << "the cache took 256 MiB of its bytes";
 }
 
 TEST_F(SaveCodecTest, ADeviceFasterThanTheCodecGetsRawBytes) {
