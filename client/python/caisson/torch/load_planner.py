@@ -10,8 +10,12 @@ from torch.distributed.checkpoint.default_planner import (
     DefaultLoadPlanner,
     create_default_local_load_plan,
 )
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, TensorStorageMetadata
-from torch.distributed.checkpoint.planner import LoadPlan, ReadItem
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    MetadataIndex,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadItem
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 from torch.distributed.tensor import DTensor
 
@@ -22,7 +26,7 @@ from caisson.torch.sections import box_of, layout_key
 
 class CaissonLoadPlanner(DefaultLoadPlanner):
     """DefaultLoadPlanner, but that it asks each kind of layout once where its box is, instead of every
-    DTensor (0.2 ms), and that what is read from Caisson is not sent to the coordinator, which has
+    DTensor (0.2 ms), looks for overlaps only where a tensor was saved in several pieces, and that what is read from Caisson is not sent to the coordinator, which has
     nothing to say to it. And with one thing more: a tensor that is larger than it was saved, in any
     dimension, gets what was saved at its start and `fill` beyond.
 
@@ -70,7 +74,7 @@ class CaissonLoadPlanner(DefaultLoadPlanner):
                 key = layout_key(value)
                 if key not in chunks:
                     chunks[key] = _chunks_of(value)
-                items += create_read_items_for_chunk_list(name, saved, chunks[key])
+                items += _read_items(name, saved, chunks[key])
             else:
                 strict = not self.allow_partial_load
                 items += create_default_local_load_plan({name: value}, self.metadata, strict).items
@@ -78,7 +82,9 @@ class CaissonLoadPlanner(DefaultLoadPlanner):
 
 
 def _is_like(saved: TensorStorageMetadata, value: object) -> bool:
-    """Whether the value is a DTensor of the saved size that tells its box by its layout."""
+    """Whether the value has the saved size, and is plain or a DTensor that tells its box by its layout."""
+    if type(value) is torch.Tensor:
+        return saved.size == value.size()
     return (
         isinstance(value, DTensor)
         and saved.size == value.size()
@@ -86,8 +92,28 @@ def _is_like(saved: TensorStorageMetadata, value: object) -> bool:
     )
 
 
-def _chunks_of(tensor: DTensor) -> list[ChunkStorageMetadata]:
-    if tensor.device_mesh.get_coordinate() is None:
+def _read_items(
+    name: str, saved: TensorStorageMetadata, wanted: list[ChunkStorageMetadata]
+) -> list[ReadItem]:
+    in_one_piece = len(saved.chunks) == 1 and saved.chunks[0].sizes == saved.size
+    if not in_one_piece or len(wanted) != 1 or 0 in wanted[0].sizes:
+        return create_read_items_for_chunk_list(name, saved, wanted)
+    # Saved in one piece, from which any box comes: no overlaps to be found.
+    [whole], [box] = saved.chunks, wanted
+    return [
+        ReadItem(
+            type=LoadItemType.TENSOR,
+            dest_index=MetadataIndex(name, box.offsets, 0),
+            dest_offsets=whole.offsets,
+            storage_index=MetadataIndex(name, whole.offsets, 0),
+            storage_offsets=box.offsets,
+            lengths=box.sizes,
+        )
+    ]
+
+
+def _chunks_of(tensor: torch.Tensor) -> list[ChunkStorageMetadata]:
+    if isinstance(tensor, DTensor) and tensor.device_mesh.get_coordinate() is None:
         return []
     box = box_of(tensor)
     if box is None:
