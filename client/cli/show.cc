@@ -52,6 +52,7 @@ std::string codec_of(const format::ChunkEntry& entry) {
 // "twin 90%, planes 10%", by raw bytes.
 std::string mix_of(const std::map<std::string, uint64_t>& raw_bytes, uint64_t all) {
   std::vector<std::pair<uint64_t, std::string>> shares;
+  shares.reserve(raw_bytes.size());
   for (const auto& [name, bytes] : raw_bytes) shares.emplace_back(bytes, name);
   std::sort(shares.begin(), shares.end(), std::greater<>());
   if (shares.size() == 1 && shares.front().first == all) return shares.front().second;
