@@ -11,7 +11,8 @@ namespace caisson::bench {
 
 class FreshMemory {
  public:
-  // Nothing of it is touched, but as much was a moment before, and is free again: the kernel of a
+  // Nothing of it is touched, but as much was a moment before, and 256 MiB more for what else a
+  // restore takes, and is free again: the kernel of a
   // virtual machine gives memory that was free for some seconds back to its host, and what finding
   // that again costs (0.5 to 1.8 s/GB were seen) is the host's, whoever restores.
   static Result<FreshMemory> map(uint64_t bytes);

@@ -12,12 +12,19 @@ import unittest
 
 import torch
 from torch.distributed.checkpoint._nested_dict import flatten_state_dict
-from torch.distributed.checkpoint.metadata import StorageMeta
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    StorageMeta,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
 from caisson.torch import planner as planner_module
 from caisson.torch.assign import plan_save
 from caisson.torch.cover import cover_problem
 from caisson.torch.flatten import flatten
+from caisson.torch.load_planner import _read_items
 from caisson.torch.location import parse_location
 from caisson.torch.planner import CaissonSavePlanner, CaissonStorageMeta, forget_plans
 from caisson.torch.sections import LocalLayout, Section, decode, describe, encode
@@ -215,6 +222,35 @@ class PlannerTest(unittest.TestCase):
         paths = {name: tuple(name.split(".")) for name in flat}
         self.assertEqual([s.names + s.values for s, _ in describe(flat, paths)],
                          [("a.x",), ("b.y",), ("d", "c")])  # fmt: skip
+
+
+class ReadItemsTest(unittest.TestCase):
+    def test_they_are_those_of_pytorch(self):
+        random.seed(3)
+        at_once = 0
+        for _ in range(500):
+            size = torch.Size(random.choices((0, 1, 2, 7, 12), k=random.randrange(4)))
+            whole = ChunkStorageMetadata(torch.Size([0] * len(size)), size)
+            saved = [whole]
+            if size and random.random() < 0.3:
+                cut, rest = random.randint(0, size[0]), (0,) * (len(size) - 1)
+                saved = [
+                    ChunkStorageMetadata(torch.Size((0, *rest)), torch.Size((cut, *size[1:]))),
+                    ChunkStorageMetadata(
+                        torch.Size((cut, *rest)), torch.Size((size[0] - cut, *size[1:]))
+                    ),
+                ]
+            begins = [random.randint(0, extent) for extent in size]
+            ends = [random.randint(begin, extent) for begin, extent in zip(begins, size)]
+            box = ChunkStorageMetadata(
+                torch.Size(begins), torch.Size(e - b for b, e in zip(begins, ends))
+            )
+            wanted = random.choice(([], [box], [whole]))
+            tensor = TensorStorageMetadata(TensorProperties(), size, saved)
+            items = _read_items("t", tensor, wanted)
+            self.assertEqual(items, create_read_items_for_chunk_list("t", tensor, wanted))
+            at_once += bool(items) and len(saved) == 1
+        self.assertGreater(at_once, 50)
 
 
 class ValuesTest(unittest.TestCase):
